@@ -1,0 +1,607 @@
+"""Emits typed nodes. A `Value` behaves as an array in a formula (`1 - y * y`); a `Builder` writes each operator that is asked of it as
+ONNX nodes at the end of a graph, once each, simplified where that is free.
+
+A value may be *linear*: it carries a tangent (or a cotangent). What it goes into is linear too, and whoever differentiates
+reads which nodes those are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from netsens.errors import RuleError
+from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.fold import fold
+from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType
+from netsens.graph.infer import INT64, constant_type, infer_node, known
+
+_FOLD_ELEMENTS = 4096  # constants up to this size are computed while building
+_NEVER_SHARED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A typed value of the graph under construction."""
+
+    op: Builder
+    name: str
+    type: TensorType
+    linear: bool = False
+
+    @property
+    def dtype(self) -> int:
+        return self.type.dtype
+
+    @property
+    def shape(self) -> Shape:
+        if self.type.shape is None:
+            raise RuleError(f"The rank of '{self.name}' is not known, and its derivative needs it.")
+        return self.type.shape
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def static(self) -> bool:
+        return known(self.type.shape)
+
+    @property
+    def constant(self) -> Array | None:
+        return self.op.constant_of(self)
+
+    def __add__(self, other: Any) -> Value:
+        return self.op.Add(self, other)
+
+    def __radd__(self, other: Any) -> Value:
+        return self.op.Add(other, self)
+
+    def __sub__(self, other: Any) -> Value:
+        return self.op.Sub(self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return self.op.Sub(other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return self.op.Mul(self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self.op.Mul(other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self.op.Div(self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self.op.Div(other, self)
+
+    def __pow__(self, other: Any) -> Value:
+        return self.op.Pow(self, other)
+
+    def __neg__(self) -> Value:
+        return self.op.Neg(self)
+
+    def __lt__(self, other: Any) -> Value:
+        return self.op.Less(self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return self.op.LessOrEqual(self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return self.op.Greater(self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return self.op.GreaterOrEqual(self, other)
+
+
+class Builder:
+    """Appends nodes to `graph`, which is changed in place: `op.MatMul(a, b)` emits a MatMul and returns its output.
+
+    Python numbers among the operands take the dtype of the first value beside them; lists of integers become int64
+    vectors. `outputs=` asks for more than one output. While `tape` is a list, nodes over linear values go there instead
+    of into the graph."""
+
+    def __init__(self, graph: Graph, prefix: str = "grad", parent: Builder | None = None, taken: Iterable[str] = ()) -> None:
+        self.graph = graph
+        self.prefix = prefix
+        self.parent = parent
+        self.node: Any = None  # the node that is being differentiated, as its rule sees it
+        self.tape: list[Node] | None = None
+        # Whether products in reverse mode take residuals that aren't finite for zero: what `of` never reads may be NaN, and NaN times 0 is NaN.
+        self.finite_only: bool = parent.finite_only if parent else False
+        # What stands in for the rule of an operator that has none, and the nodes that needed it.
+        self.fallback: Callable[[Node], Any] | None = parent.fallback if parent else None
+        self.differenced: list[Node] = parent.differenced if parent else []
+        self._used: set[str] = parent._used if parent else graph.names()
+        self._used.update(taken)
+        self._linear: set[str] = parent._linear if parent else set()
+        # Only constants made here are folded: a parameter's place in the graph must stay visible to a second derivative.
+        self._literals: set[str] = parent._literals if parent else set()
+        self._stand_ins: dict[str, Value] = {}
+        self._tape_types: dict[str, TensorType] = {}
+        self._tape_nodes: dict[str, Node] = {}
+        self._seen: dict[Any, tuple[str, ...]] = {}
+        self._constants: dict[Any, str] = {}
+        self._anchors: dict[str, tuple[str, int]] = dict(parent._anchors) if parent else {}
+        self._apart = 0
+        self._producer: dict[str, Node] = {}
+        for name in graph.inputs:
+            self.anchor(name)
+        for node in graph.nodes:
+            self._remember(node)
+
+    # Values ---------------------------------------------------------------------------------------------------------
+
+    def value(self, name: str) -> Value:
+        """The value of that name, from this graph or the ones around it."""
+        scope: Builder | None = self
+        while scope is not None:
+            found = scope._tape_types.get(name) or scope.graph.types.get(name)
+            if found is not None:
+                return Value(self, name, found, name in self._linear)
+            if name in scope.graph.constants:
+                return Value(self, name, constant_type(scope.graph.constants[name]))
+            scope = scope.parent
+        return Value(self, name, TensorType(0), name in self._linear)
+
+    def constant_of(self, value: Value) -> Array | None:
+        scope: Builder | None = self
+        while scope is not None:
+            if value.name in scope.graph.constants:
+                return scope.graph.constants[value.name]
+            scope = scope.parent
+        return None
+
+    def constant(self, array: Any, like: Value | None = None) -> Value:
+        """A constant; of the dtype of `like` where that is given. Equal constants are one."""
+        data = np.asarray(array, numpy_dtype(like.dtype)) if like is not None and like.dtype else np.asarray(array)
+        key = (data.dtype.str if data.dtype.kind != "V" else data.dtype.name, data.shape, data.tobytes())
+        name = self._constants.get(key)
+        if name is None:
+            name = self._constants[key] = self.fresh("constant")
+            self._literals.add(name)
+            self.graph.constants[name] = data
+            self.graph.types[name] = constant_type(data)
+        return Value(self, name, self.graph.types[name])
+
+    def input(self, name: str, type_: TensorType, linear: bool = False, like: Value | None = None) -> Value:
+        """A new graph input (a tangent or a cotangent, say); `like` is a value that has its shape."""
+        self.graph.inputs.append(name)
+        self.graph.types[name] = type_
+        self._used.add(name)
+        if linear:
+            self._linear.add(name)
+            if like is not None:
+                self._stand_ins[name] = like
+        return Value(self, name, type_, linear)
+
+    def as_linear(self, name: str, like: Value) -> Value:
+        """A value that is there already, declared linear and of the shape of `like`."""
+        self._linear.add(name)
+        self._stand_ins[name] = like
+        return self.value(name)
+
+    def tangent(self, primal: Value, hint: str = "tangent") -> Value:
+        """A linear value of the shape and dtype of `primal`, for the tape."""
+        name = self.fresh(hint)
+        type_ = TensorType(self.derivative_dtype(primal), primal.type.shape)
+        self._linear.add(name)
+        self._tape_types[name] = type_
+        self._stand_ins[name] = primal
+        return Value(self, name, type_, True)
+
+    def derivative_dtype(self, primal: Value) -> int:
+        """The dtype of a value's derivative: its own, and a float where the value holds quantised integers."""
+        if primal.dtype in (0, 1, 10, 11, 16):
+            return primal.dtype
+        return 11 if any(t.dtype == 11 for t in self.graph.types.values()) else 1
+
+    def fresh(self, hint: str) -> str:
+        return self.fresh_name(f"{self.prefix}/{hint}")
+
+    def fresh_name(self, base: str) -> str:
+        """`base`, or the like of it where that is taken."""
+        name, k = base, len(self._used)
+        while name in self._used:
+            name = f"{base}_{k}"
+            k += 1
+        self._used.add(name)
+        return name
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Within, nothing emitted before is used again, nor looked through: a simplification that went behind an operand's producer would
+        hide that the operand is read."""
+        seen, self._seen = self._seen, {}
+        producer, self._producer = self._producer, {}
+        self._apart += 1
+        try:
+            yield
+        finally:
+            self._apart -= 1
+            self._seen = {**self._seen, **seen}
+            self._producer = {**producer, **self._producer}
+
+    def anchor(self, name: str) -> None:
+        """Lets symbolic dimensions be read from this value's shape."""
+        type_ = self.graph.types.get(name)
+        for axis, dim in enumerate((type_.shape if type_ else None) or ()):
+            if isinstance(dim, str):
+                self._anchors.setdefault(dim, (name, axis))
+
+    # Nodes ----------------------------------------------------------------------------------------------------------
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        if op.startswith("_") or not op[0].isupper():
+            raise AttributeError(op)
+
+        def emit(*operands: Any, outputs: int = 1, **attributes: Any) -> Any:
+            return self.emit(op, operands, attributes, outputs)
+
+        return emit
+
+    def emit(self, op: str, operands: Sequence[Any], attributes: dict[str, Any], outputs: int = 1, domain: str = "") -> Any:
+        """One node; its output, or a tuple of them."""
+        like = next((o for o in operands if isinstance(o, Value) and not (op == "Where" and o is operands[0])), None)
+        inputs = [self._operand(o, like) for o in operands]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        attributes = {k: v for k, v in attributes.items() if v is not None}
+        linear = any(i is not None and i.linear for i in inputs)
+        if outputs == 1 and not domain:
+            inputs = unexpanded(self, op, inputs)
+            simple = simplified(self, op, inputs, attributes)
+            if simple is not None:
+                return simple
+        names = tuple(i.name if i is not None else "" for i in inputs)
+        key = (op, domain, names, _frozen(attributes), outputs)
+        known_outputs = self._lookup(key)
+        if known_outputs is None:
+            known_outputs = self._append(op, domain, inputs, names, attributes, outputs, linear)
+            if op not in _NEVER_SHARED:
+                self._seen[key] = known_outputs
+        values = tuple(self.value(o) for o in known_outputs)
+        return values[0] if outputs == 1 else values
+
+    def _lookup(self, key: Any) -> tuple[str, ...] | None:
+        scope: Builder | None = self
+        while scope is not None and (scope is self or not self._apart):
+            if key in scope._seen:
+                return scope._seen[key]
+            scope = scope.parent
+        return None
+
+    def _append(
+        self, op: str, domain: str, inputs: Sequence[Value | None], names: tuple[str, ...], attributes: dict[str, Any], outputs: int, linear: bool
+    ) -> tuple[str, ...]:
+        constants = [None if i is None or (linear and i.linear) else self.constant_of(i) for i in inputs]
+        if outputs == 1 and not domain and inputs and all(
+            c is not None and c.size <= _FOLD_ELEMENTS and (i is None or i.name in self._literals or c.dtype.kind in "iub")
+            for i, c in zip(inputs, constants, strict=True)
+        ):
+            folded = fold(op, [c for c in constants if c is not None], attributes)
+            if folded is not None:
+                return (self.constant(folded).name,)
+        fresh = tuple(self.fresh(op.lower()) for _ in range(outputs))
+        node = Node(op, names, fresh, attributes, domain)
+        types = [TensorType(0, ()) if i is None else i.type for i in inputs]
+        found = infer_node(node, types, [c if c is not None and c.size <= _FOLD_ELEMENTS else None for c in constants], self.graph.opset, self.graph.domains)
+        if linear:
+            self._linear.update(fresh)
+        if linear and self.tape is not None:
+            self.tape.append(node)
+            self._tape_types.update(zip(fresh, found, strict=False))
+            self._tape_nodes.update(dict.fromkeys(fresh, node))
+        else:
+            self.add(node, found)
+        return fresh
+
+    def add(self, node: Node, types: Sequence[TensorType]) -> None:
+        """A ready node, with the types of its outputs."""
+        self.graph.nodes.append(node)
+        for name, type_ in zip(node.outputs, types, strict=False):
+            if name:
+                self.graph.types[name] = type_
+                self._used.add(name)
+        self._remember(node)
+
+    def _remember(self, node: Node) -> None:
+        for output in node.outputs:
+            self._producer[output] = node
+        if not any(node.subgraphs()) and node.op not in _NEVER_SHARED and "" not in node.outputs:
+            self._seen.setdefault((node.op, node.domain, node.inputs, _frozen(node.attributes), len(node.outputs)), node.outputs)
+
+    def producer(self, value: Value) -> Node | None:
+        scope: Builder | None = self
+        while scope is not None:
+            node = scope._tape_nodes.get(value.name) or scope._producer.get(value.name)
+            if node is not None:
+                return node
+            scope = None if scope._apart else scope.parent
+        return None
+
+    def is_fixed(self, value: Value, steps: int = 8) -> bool:
+        """Whether the value is computed from constants alone, in a few steps."""
+        if self.constant_of(value) is not None:
+            return True
+        node = self.producer(value)
+        if node is None or value.linear or not steps or node.op in _NEVER_SHARED or any(node.subgraphs()):
+            return False
+        return all(self.is_fixed(self.value(i), steps - 1) for i in node.inputs if i)
+
+    def _operand(self, operand: Any, like: Value | None) -> Value | None:
+        if operand is None or isinstance(operand, Value):
+            return operand
+        if isinstance(operand, np.ndarray):
+            return self.constant(operand)
+        if isinstance(operand, (list, tuple)):
+            if any(isinstance(o, Value) for o in operand):
+                raise RuleError("A list of values is not an operand; concatenate them.")
+            return self.constant(np.asarray(operand, np.int64))
+        return self.constant(operand, like)
+
+    # Shapes ---------------------------------------------------------------------------------------------------------
+
+    def shape(self, value: Value) -> Value:
+        """The shape of a value as an int64 vector: a constant where it is known. A linear value is never asked for it,
+        so that the transposed program doesn't need the tangent."""
+        if value.static:
+            return self.constant(np.asarray(value.shape, np.int64))
+        if not value.linear:
+            return self._from_symbols(value.type.shape) or self.Shape(value)
+        stand_in = self._stand_in_known(value.name)
+        if stand_in is not None:
+            return self.shape(stand_in)
+        return self._from_symbols(value.type.shape) or self.Shape(self.stand_in(value))
+
+    def _stand_in_known(self, name: str) -> Value | None:
+        scope: Builder | None = self
+        while scope is not None:
+            if name in scope._stand_ins:
+                found = scope._stand_ins[name]
+                return found if scope is self else self.value(found.name)
+            scope = scope.parent
+        return None
+
+    def stand_in(self, value: Value) -> Value:
+        """A value that is not linear and has the shape of this linear one: its producer over the primal values."""
+        if not value.linear:
+            return value
+        known = self._stand_in_known(value.name)
+        if known is None:
+            node = self.producer(value)
+            if node is None:
+                raise RuleError(f"The shape of the tangent '{value.name}' is not known.")
+            tape, self.tape = self.tape, None
+            operands = [self.stand_in(self.value(i)) if i else None for i in node.inputs]
+            result = self.emit(node.op, operands, dict(node.attributes), len(node.outputs), node.domain)
+            self.tape = tape
+            for name, stand in zip(node.outputs, (result,) if len(node.outputs) == 1 else result, strict=True):
+                self._stand_ins[name] = stand
+            known = self._stand_ins[value.name]
+        return known
+
+    def _from_symbols(self, shape: Shape | None) -> Value | None:
+        if shape is None or not all(isinstance(d, int) or d in self._anchors for d in shape) or len(shape) == 0:
+            return None
+        return self.vector([self.dim_of_symbol(d) if isinstance(d, str) else d for d in shape])
+
+    def dim_of_symbol(self, symbol: Dim) -> Value:
+        name, axis = self._anchors[str(symbol)]
+        return self.Shape(self.value(name), start=axis, end=axis + 1)
+
+    def dim(self, value: Value, axis: int) -> Value:
+        """One dimension, as an int64 vector of length 1."""
+        axis %= value.rank
+        dim = value.shape[axis]
+        if isinstance(dim, int):
+            return self.constant(np.asarray([dim], np.int64))
+        if dim in self._anchors:
+            return self.dim_of_symbol(dim)
+        if value.linear:
+            return self.Slice(self.shape(value), [axis], [axis + 1])
+        return self.Shape(value, start=axis, end=axis + 1)
+
+    def vector(self, parts: Sequence[Value | int | None]) -> Value:
+        """An int64 vector from numbers and vectors, neighbours that are numbers joined."""
+        joined: list[Value | list[int]] = []
+        for part in parts:
+            if isinstance(part, Value) and part.constant is not None:
+                part_list = [int(v) for v in part.constant]
+            elif isinstance(part, int):
+                part_list = [part]
+            else:
+                joined.append(part)  # type: ignore[arg-type]
+                continue
+            if joined and isinstance(joined[-1], list):
+                joined[-1].extend(part_list)
+            else:
+                joined.append(part_list)
+        values = [self.constant(np.asarray(p, np.int64)) if isinstance(p, list) else p for p in joined]
+        if not values:
+            return self.constant(np.zeros(0, np.int64))
+        return values[0] if len(values) == 1 else self.Concat(*values, axis=0)
+
+    def reshape_like(self, value: Value, like: Value) -> Value:
+        """`value` in the shape of `like`."""
+        if same_shape(value.type.shape, like.type.shape):
+            return value
+        # A 0 in the shape is a length, and doesn't copy one.
+        result = self.Reshape(value, self.shape(like), allowzero=None if like.static and all(like.shape) else 1)
+        return self.retyped(result, like.type.shape)
+
+    def expand_like(self, value: Value, like: Value) -> Value:
+        """`value` broadcast to the shape of `like`."""
+        if same_shape(value.type.shape, like.type.shape):
+            return value
+        return self.retyped(self.Expand(value, self.shape(like)), like.type.shape)
+
+    def retyped(self, value: Value, shape: Shape | None) -> Value:
+        """The same value, its shape better known than inference could tell."""
+        if shape is None or value.type.shape == shape or value.constant is not None:
+            return value
+        type_ = replace(value.type, shape=shape)
+        if value.name in self._tape_types:
+            self._tape_types[value.name] = type_
+        elif value.name in self.graph.types:
+            self.graph.types[value.name] = type_
+        return replace(value, type=type_)
+
+    def full_like(self, like: Value, number: float) -> Value:
+        """A tensor of the shape and dtype of `like`, filled."""
+        return self.expand_like(self.constant(number, like), like)
+
+    def finite(self, value: Value) -> Value:
+        """The value with zero in place of NaN and infinity."""
+        if value.dtype not in (1, 10, 11, 16) or value.linear or (value.constant is not None and np.isfinite(value.constant).all()):
+            return value
+        return self.retyped(self.Where(self.Or(self.IsNaN(value), self.IsInf(value)), self.constant(0, value), value), value.type.shape)
+
+    def zeros_like(self, like: Value) -> Value:
+        return self.full_like(like, 0)
+
+    def count(self, value: Value, axes: Sequence[int], like: Value) -> Value:
+        """How many elements lie along these axes, as a scalar of the dtype of `like`."""
+        dims = [value.shape[a] for a in axes]
+        if all(isinstance(d, int) for d in dims):
+            return self.constant(int(np.prod(np.asarray(dims, np.int64))), like)
+        sizes = self.vector([self.dim(value, a) for a in axes])
+        return self.Cast(self.ReduceProd(sizes, keepdims=0), to=like.dtype)
+
+    def unbroadcast(self, value: Value, like: Value) -> Value:
+        """The sum of `value` over the axes along which `like` was broadcast to its shape."""
+        have, want = value.type.shape, like.type.shape
+        if same_shape(have, want):
+            return value
+        if have is None or want is None:
+            raise RuleError(f"The rank of '{like.name if have is not None else value.name}' is not known, and undoing its broadcast needs it.")
+        extra = len(have) - len(want)
+        if extra < 0:
+            raise RuleError(f"A cotangent of rank {len(have)} cannot belong to '{like.name}', which has rank {len(want)}.")
+        ones = [extra + k for k, d in enumerate(want) if d == 1 and have[extra + k] != 1]
+        unsure = [extra + k for k, d in enumerate(want) if d != 1 and not isinstance(d, int) and have[extra + k] != d]
+        unsure += [extra + k for k, d in enumerate(want) if d is None and have[extra + k] is None]
+        result = value
+        if extra and not ones and not unsure:
+            return self.retyped(self.ReduceSum(result, list(range(extra)), keepdims=0), want)
+        if ones or extra:
+            result = self.ReduceSum(result, [*range(extra), *ones], keepdims=1)
+        if unsure:
+            # [.., d, ..] where d may be 1 at run time: the axes are those whose length turns out to be 1.
+            axes = self.constant(np.asarray(sorted(set(unsure)), np.int64))
+            lengths = self.vector([self.dim(like, int(a) - extra) for a in sorted(set(unsure))])
+            result = self.ReduceSum(result, self.Compress(axes, self.Equal(lengths, [1])), keepdims=1, noop_with_empty_axes=1)
+        if extra:
+            result = self.Squeeze(result, list(range(extra))) if not unsure else self.Reshape(result, self.shape(like))
+        return self.retyped(result, want)
+
+
+def same_shape(a: Shape | None, b: Shape | None) -> bool:
+    """Whether two shapes are surely the same."""
+    return a is not None and a == b and None not in a
+
+
+def _frozen(attributes: Any) -> Any:
+    if isinstance(attributes, dict) or hasattr(attributes, "items"):
+        return tuple(sorted((k, _frozen(v)) for k, v in attributes.items()))
+    if isinstance(attributes, (list, tuple)):
+        return tuple(_frozen(a) for a in attributes)
+    if isinstance(attributes, np.ndarray):
+        return (attributes.dtype.str, attributes.shape, attributes.tobytes())
+    if isinstance(attributes, (int, float, str, bytes)):
+        return (type(attributes).__name__, attributes)
+    return ("object", id(attributes))
+
+
+def unexpanded(op: Builder, name: str, inputs: list[Value | None]) -> list[Value | None]:
+    """The operands, without an Expand to a shape that another operand has anyway: broadcasting does the same and copies nothing."""
+    if name not in ("Add", "Sub", "Mul", "Div", "Where"):
+        return inputs
+    result = list(inputs)
+    for k, x in enumerate(inputs):
+        node = None if x is None else op.producer(x)
+        if x is None or node is None or node.op != "Expand" or node.domain:
+            continue
+        if any(other is not None and j != k and same_shape(other.type.shape, x.type.shape) for j, other in enumerate(result)):
+            result[k] = op.value(node.inputs[0])
+    return result
+
+
+def _is_number(value: Value, number: float) -> bool:
+    constant = value.constant
+    if constant is not None and constant.dtype.kind == "f" and value.name not in value.op._literals:
+        return False  # a parameter that happens to have this value must stay visible to a derivative by it
+    return constant is not None and constant.size == 1 and constant.dtype.kind in "fiu" and bool(constant.reshape(-1)[0] == number)
+
+
+def _keeps_shape(constant: Value, other: Value) -> bool:
+    return constant.rank <= other.rank
+
+
+def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attributes: dict[str, Any]) -> Value | None:
+    """The value that a node would equal, where it need not be emitted."""
+    if not inputs or inputs[0] is None:
+        return None
+    x, y = inputs[0], inputs[1] if len(inputs) > 1 else None
+    match name:
+        case "Mul" if y is not None and x.type.shape is not None and y.type.shape is not None:
+            if _is_number(y, 1) and _keeps_shape(y, x):
+                return x
+            if _is_number(x, 1) and _keeps_shape(x, y):
+                return y
+            if _is_number(y, -1) and _keeps_shape(y, x):
+                return op.Neg(x)
+            if _is_number(x, -1) and _keeps_shape(x, y):
+                return op.Neg(y)
+        case "Add" if y is not None and x.type.shape is not None and y.type.shape is not None:
+            if _is_number(y, 0) and _keeps_shape(y, x):
+                return x
+            if _is_number(x, 0) and _keeps_shape(x, y):
+                return y
+        case "Sub" if y is not None and x.type.shape is not None and y.type.shape is not None:
+            if _is_number(y, 0) and _keeps_shape(y, x):
+                return x
+            if _is_number(x, 0) and _keeps_shape(x, y):
+                return op.Neg(y)
+        case "Div" if y is not None and x.type.shape is not None and y.type.shape is not None and _is_number(y, 1) and _keeps_shape(y, x):
+            return x
+        case "Neg":
+            node = op.producer(x)
+            if node is not None and node.op == "Neg" and not node.domain:
+                return op.value(node.inputs[0])
+        case "Identity":
+            return x
+        case "Cast" if int(attributes["to"]) == x.dtype:
+            return x
+        case "Transpose":
+            perm = list(attributes.get("perm") or range(x.rank)[::-1])
+            if perm == list(range(len(perm))):
+                return x
+            node = op.producer(x)
+            if node is not None and node.op == "Transpose" and not node.domain:
+                inner = list(node.attributes.get("perm") or range(x.rank)[::-1])
+                return op.Transpose(op.value(node.inputs[0]), perm=[inner[p] for p in perm])
+        case "Reshape" if y is not None:
+            target = y.constant
+            if target is not None and x.static and (target > 0).all() and tuple(int(t) for t in target) == x.shape:
+                return x
+            node = op.producer(x)
+            if node is not None and node.op == "Reshape" and not node.domain and target is not None and (target != 0).all():
+                return op.retyped(op.Reshape(op.value(node.inputs[0]), y), None)
+        case "Expand" if y is not None:
+            target = y.constant
+            if target is not None and x.static and len(target) <= x.rank and all(
+                int(t) in (1, d) for t, d in zip(target[::-1], x.shape[::-1], strict=False)
+            ):  # fmt: skip
+                return x
+        case "Shape" if known(x.type.shape):
+            return op.constant(np.asarray(x.shape[attributes.get("start", 0) : attributes.get("end")], np.int64))
+        case "ReduceSum" | "ReduceMean" | "ReduceMax" if y is not None and y.constant is not None and y.constant.size == 0 and attributes.get("noop_with_empty_axes"):
+            return x
+    return None
+
+
+__all__ = ["INT64", "Builder", "Value", "same_shape"]

@@ -1,0 +1,1 @@
+"""What to compute and how: which derivative a question asks for, and the plan that answers it."""

@@ -1,0 +1,338 @@
+"""The derivative at a point as a linear map: the forward pass once, then any number of products with it, several directions at a time.
+
+A `Linearizer` belongs to a graph and the shapes of its inputs and is built once; a `Linearization` is one of its points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+import netsens.rules  # noqa: F401  # declares every operator
+from netsens.errors import InputError, NoPathError, UsageError
+from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.emit import Builder
+from netsens.graph.graph import Array, Graph
+from netsens.graph.infer import known
+from netsens.modes.activity import active_values, carries
+from netsens.modes.batch import batched
+from netsens.modes.difference import difference_rule
+from netsens.modes.gradient import append_jvp, append_vjp
+from netsens.modes.pattern import Relation
+from netsens.modes.split import LinearProgram, specialised, split
+from netsens.modes.structure import structure
+
+Shape = tuple[int, ...]
+
+
+class Runner(Protocol):
+    """A graph ready to run. Feeds are arrays, or values that a runner gave out before; values turn into arrays by `numpy()`."""
+
+    def run_values(self, feeds: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+Load = Callable[[Graph], Runner]
+
+
+@dataclass(slots=True)
+class Side:
+    """One direction of the linear map: the program split in two, and what a pass of it costs. It is loaded when first run."""
+
+    program: LinearProgram
+    load: Load
+    work: float  # of one direction, in elements touched
+    live: int  # bytes that one direction holds at its peak
+    outputs: Mapping[str, str] = field(default_factory=dict)  # by name of the result (of, or wrt): the output of the linear half
+    _primal: Runner | None = None
+    _linear: Runner | None = None
+
+    def residuals(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """What the linear half reads, from one forward pass."""
+        if not self.program.primal.outputs:
+            return dict(feeds)
+        if self._primal is None:
+            self._primal = self.load(self.program.primal)
+        return {**feeds, **self._primal.run_values(feeds)}
+
+    def products(self, residuals: Mapping[str, Any], seeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The results for seeds with a leading axis of directions."""
+        if self._linear is None:
+            together = batched(self.program.linear, list(self.program.seeds.values()))
+            names = dict(zip(self.program.linear.outputs, together.outputs, strict=True))
+            self.outputs = {name: names[value] for name, value in self.program.results.items()}
+            self._linear = self.load(together)
+        found = self._linear.run_values({**residuals, **seeds})
+        return {name: np.asarray(found[output].numpy()) for name, output in self.outputs.items()}
+
+
+@dataclass(slots=True)
+class Linearizer:
+    """The derivative of `of` by `wrt` of a graph whose shapes are all numbers, as programs that are built when first needed."""
+
+    graph: Graph
+    of: tuple[str, ...]
+    wrt: tuple[str, ...]
+    load: Load
+    fallback: bool = True
+    symmetric: bool = False  # whether the Jacobian is: that of a gradient by the tensor itself
+    differenced: list[str] = field(default_factory=list)
+    _sides: dict[Any, Side] = field(default_factory=dict)
+    _relations: dict[tuple[str, str], Relation] | None = None
+    _active: dict[str, set[str]] = field(default_factory=dict)
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a value of the graph."""
+        found = self.graph.types[name].shape if name in self.graph.types else None
+        if found is None or not known(found):
+            raise UsageError(f"The shape of '{name}' depends on the input's values, so it has no Jacobian of a fixed shape; use grad or a vector product.")
+        return tuple(int(d) for d in found if isinstance(d, int))
+
+    def dtype(self, name: str) -> Any:
+        return numpy_dtype(self.graph.types[name].dtype)
+
+    @property
+    def relations(self) -> dict[tuple[str, str], Relation]:
+        """How each `of` depends on each `wrt`; found once."""
+        if self._relations is None:
+            found = structure(self.graph, self.of, self.wrt)
+            self._relations = {}
+            for y in self.of:
+                for w in self.wrt:
+                    if self.reaches(w, y):
+                        r = found.get((y, w))
+                        same = r is not None and r.out == self.shape(y) and r.in_ == self.shape(w)
+                        self._relations[y, w] = r if same and r is not None else Relation(self.shape(y), self.shape(w))
+        return self._relations
+
+    def reaches(self, wrt: str, of: str) -> bool:
+        """Whether a path leads from the one to the other."""
+        if wrt not in self._active:
+            self._active[wrt] = active_values(self.graph, [wrt])
+        return of in self._active[wrt]
+
+    def forward(self, wrt: Sequence[str] | None = None, of: Sequence[str] | None = None) -> Side:
+        """The program that pushes tangents of some of `wrt`."""
+        names, outs = tuple(wrt or self.wrt), tuple(of or self.of)
+        key = ("forward", names, outs)
+        if key not in self._sides:
+            op = self._builder()
+            self._sides[key] = self._side(split(append_jvp(op.graph, outs, names, op=op)))
+            self._note(op)
+        return self._sides[key]
+
+    def reverse(self, of: str, wrt: Sequence[str] | None = None) -> Side:
+        """The program that pulls cotangents of one `of` back to some of `wrt`."""
+        names = tuple(wrt or self.wrt)
+        key = ("reverse", names, of)
+        if key not in self._sides:
+            op = self._builder()
+            self._sides[key] = self._side(split(append_vjp(op.graph, of, names, op=op)))
+            self._note(op)
+        return self._sides[key]
+
+    def work(self, forward: bool, wrt: Sequence[str], of: str) -> tuple[float, int]:
+        """What one pass costs, in elements touched, and the bytes that it holds."""
+        side = self.forward(wrt, [of]) if forward else self.reverse(of, wrt)
+        return side.work, side.live
+
+    def _builder(self) -> Builder:
+        op = Builder(self.graph.copy())
+        op.fallback = difference_rule if self.fallback else None
+        return op
+
+    def _note(self, op: Builder) -> None:
+        self.differenced = list(dict.fromkeys([*self.differenced, *(node.label for node in op.differenced)]))
+
+    def _side(self, program: LinearProgram) -> Side:
+        return Side(program, self.load, _work(program.linear), _live(program.linear))
+
+
+def linearizer(graph: Graph, feeds: Mapping[str, Array], of: Sequence[str], wrt: Sequence[str], load: Load, fallback: bool = True) -> Linearizer:
+    """The linearizer for inputs of these shapes. Raises `NoPathError` where nothing leads from any `wrt` to any `of`."""
+    fixed = specialised(graph, {k: v.shape for k, v in feeds.items()})
+    for name in (*of, *wrt):
+        if not carries(fixed.types.get(name)):
+            raise NoPathError(f"'{name}' holds no floating point numbers, so it has no derivative.")
+    active = active_values(fixed, wrt)
+    if not any(y in active for y in of):
+        raise NoPathError(f"{', '.join(repr(y) for y in of)} does not depend on {', '.join(repr(w) for w in wrt[:4])}, so there is no derivative.")
+    return Linearizer(fixed, tuple(of), tuple(wrt), load, fallback)
+
+
+class Linearization:
+    """The derivative at one point, as a linear map from tangents of `wrt` to tangents of `of`.
+
+    Tangents and cotangents have the shape of their tensor, or a leading axis of directions more. The forward pass runs at the first
+    product in each direction; its residuals stay where onnxruntime put them."""
+
+    def __init__(self, linearizer: Linearizer, feeds: Mapping[str, Array]) -> None:
+        self.linearizer = linearizer
+        self.of = linearizer.of[0]
+        self.wrt = linearizer.wrt
+        self.feeds = {k: np.ascontiguousarray(v) for k, v in feeds.items()}
+        self._residuals: dict[int, dict[str, Any]] = {}
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.linearizer.shape(self.of)
+
+    @property
+    def in_shapes(self) -> dict[str, Shape]:
+        return {w: self.linearizer.shape(w) for w in self.wrt}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As a matrix: elements of `of` by elements of all `wrt`, one after the other."""
+        return prod(self.out_shape), sum(prod(s) for s in self.in_shapes.values())
+
+    def jvp(self, tangents: Mapping[str, Any] | Any) -> Array:
+        """J v: the tangent of `of` for these tangents, {name: array} (a missing one is zero). With a leading axis of K directions on all of them,
+        [K, ...of]."""
+        if not isinstance(tangents, Mapping):
+            if len(self.wrt) != 1:
+                raise UsageError(f"There are {len(self.wrt)} tensors ({', '.join(self.wrt[:6])}); give the tangents by name.")
+            tangents = {self.wrt[0]: tangents}
+        unknown = [t for t in tangents if t not in self.wrt]
+        if unknown:
+            raise InputError(f"'{unknown[0]}' is not among what this was linearized by: {', '.join(self.wrt)}.")
+        seeds, single = self._directions({w: (tangents[w], self.linearizer.shape(w)) for w in self.wrt if w in tangents})
+        result = self.push(seeds)[self.of]
+        return np.asarray(result[0] if single else result)
+
+    def vjp(self, cotangent: Any) -> dict[str, Array]:
+        """J' u: the cotangent of each tensor of `wrt`, {name: array}; with a leading axis of K directions, [K, ...wrt]."""
+        seeds, single = self._directions({self.of: (cotangent, self.out_shape)})
+        results = self.pull(seeds[self.of])
+        return {w: np.asarray(g[0] if single else g) for w, g in results.items()}
+
+    def to_dense(self, mode: str = "auto", memory_limit: int | None = None) -> dict[str, Array]:
+        """The whole Jacobian by each tensor of `wrt`, {name: array of `of.shape + wrt.shape`}."""
+        from netsens.jacobian.evaluate import evaluate
+        from netsens.jacobian.plan import make_plan
+
+        return evaluate(self, make_plan(self.linearizer, mode=mode, memory_limit=memory_limit))
+
+    def to_sparse(self, mode: str = "auto", memory_limit: int | None = None) -> dict[str, Any]:
+        """The Jacobian by each tensor of `wrt` as a SciPy CSR array, [elements of `of`, elements of `wrt`]."""
+        from netsens.jacobian.evaluate import evaluate_sparse
+        from netsens.jacobian.plan import make_plan
+
+        return evaluate_sparse(self, make_plan(self.linearizer, mode=mode, memory_limit=memory_limit))
+
+    def as_linear_operator(self) -> Any:
+        """The map as SciPy's `LinearOperator`; tensors of `wrt` lie one after the other in its vectors."""
+        from netsens.jacobian.extras import scipy_module
+
+        sparse = scipy_module("scipy.sparse.linalg", "as_linear_operator")
+        sizes = [prod(s) for s in self.in_shapes.values()]
+        bounds = np.cumsum([0, *sizes])
+        dtype = self.linearizer.dtype(self.of)
+
+        def apart(columns: Array) -> dict[str, Array]:
+            rows = columns.T.astype(dtype)  # [n, k] -> [k, n]
+            return {w: rows[:, bounds[n] : bounds[n + 1]].reshape(-1, *s) for n, (w, s) in enumerate(self.in_shapes.items())}
+
+        def push(columns: Array) -> Array:
+            return np.asarray(self.jvp(apart(columns.reshape(len(columns), -1)))).reshape(-1, self.shape[0]).T
+
+        def pull(columns: Array) -> Array:
+            found = self.vjp(columns.reshape(len(columns), -1).T.astype(dtype).reshape(-1, *self.out_shape))
+            return np.concatenate([np.asarray(found[w]).reshape(-1, sizes[n]) for n, w in enumerate(self.wrt)], 1).T
+
+        return sparse.LinearOperator(
+            self.shape, matvec=lambda v: push(v.reshape(-1, 1)).ravel(), rmatvec=lambda u: pull(u.reshape(-1, 1)).ravel(), matmat=push, rmatmat=pull,
+            dtype=dtype,
+        )  # fmt: skip
+
+    # Products over several directions, as the evaluation of a whole Jacobian uses them ------------------------------------------
+
+    def push(self, seeds: Mapping[str, Array], of: Sequence[str] | None = None) -> dict[str, Array]:
+        """Tangents [K, ...wrt] of some of `wrt` to tangents [K, ...of] of each `of`."""
+        count = next(iter(seeds.values())).shape[0]
+        outs = tuple(of or self.linearizer.of)
+        names = [w for w in self.wrt if w in seeds and any(self.linearizer.reaches(w, y) for y in outs)]
+        side = self.linearizer.forward(names, outs) if names else None
+        found = self._products(side, {side.program.seeds[w]: seeds[w] for w in names}) if side is not None else {}
+        return {y: found[y] if y in found else np.zeros((count, *self.linearizer.shape(y)), self.linearizer.dtype(y)) for y in outs}
+
+    def pull(self, seed: Array, wrt: Sequence[str] | None = None, of: str | None = None) -> dict[str, Array]:
+        """Cotangents [K, ...of] to cotangents [K, ...wrt] of some of `wrt`."""
+        y = of or self.of
+        names = list(wrt or self.wrt)
+        reached = [w for w in names if self.linearizer.reaches(w, y)]
+        side = self.linearizer.reverse(y, reached) if reached else None
+        found = self._products(side, {side.program.seeds[y]: seed}) if side is not None else {}
+        return {w: found[w] if w in found else np.zeros((seed.shape[0], *self.linearizer.shape(w)), self.linearizer.dtype(w)) for w in names}
+
+    def _products(self, side: Side, seeds: Mapping[str, Array]) -> dict[str, Array]:
+        if id(side) not in self._residuals:
+            self._residuals[id(side)] = side.residuals(self.feeds)
+        return side.products(self._residuals[id(side)], seeds)
+
+    def _directions(self, given: Mapping[str, tuple[Any, Shape]]) -> tuple[dict[str, Array], bool]:
+        """Each array as [K, ...]; and whether there was a single direction without an axis of its own."""
+        result, single = {}, set()
+        for name, (array, shape) in given.items():
+            v = np.asarray(array, self.linearizer.dtype(name))
+            if v.shape == shape:
+                single.add(True)
+                v = v[None]
+            elif v.shape[1:] == shape and v.ndim == len(shape) + 1:
+                single.add(False)
+            else:
+                wanted = "x".join(map(str, shape)) or "()"
+                raise InputError(f"The direction for '{name}' has shape {'x'.join(map(str, v.shape)) or '()'}; it needs {wanted}, or [K, {wanted}].")
+            result[name] = np.ascontiguousarray(v)
+        if len(single) > 1 or len({v.shape[0] for v in result.values()}) > 1:
+            raise InputError("The directions differ in number between tensors; give each the same leading axis, or none of them one.")
+        if not result:
+            raise InputError("No direction was given.")
+        return result, single == {True}
+
+
+def _work(graph: Graph) -> float:
+    """What a run of the linear nodes touches, in elements; a product counts an eighth of its multiplications, as its kernels reach."""
+    total = 0.0
+    for node in graph.nodes:
+        out = sum(_size(graph, o) for o in node.outputs if o)
+        total += out
+        if node.op in ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"):
+            a, b = (_size(graph, i) for i in node.inputs[:2]) if len(node.inputs) > 1 else (1, 1)
+            inner = (a * b / max(out, 1)) ** 0.5
+            if node.op == "Conv":
+                weights = _shape_of(graph, node.inputs[1])
+                inner = prod(weights[1:])
+            elif node.op == "ConvTranspose":
+                weights = _shape_of(graph, node.inputs[1])
+                inner = prod(weights[1:]) * a / max(out, 1)
+            elif node.op in ("MatMul", "Gemm"):
+                left = _shape_of(graph, node.inputs[0])
+                inner = left[-2 if node.attributes.get("transA") else -1] if left else 1
+            total += out * inner / 8
+    return total
+
+
+def _live(graph: Graph) -> int:
+    """The bytes of one direction's values at the worst moment."""
+    last = {name: k for k, node in enumerate(graph.nodes) for name in node.reads()}
+    last |= dict.fromkeys(graph.outputs, len(graph.nodes))
+    held = peak = 8 * sum(_size(graph, i) for i in graph.inputs if i.startswith("grad/"))
+    for k, node in enumerate(graph.nodes):
+        held += 4 * sum(_size(graph, o) for o in node.outputs if o)
+        peak = max(peak, held)
+        held -= 4 * sum(_size(graph, name) for name in {*node.reads(), *node.outputs} if last.get(name) == k and name not in graph.constants)
+    return max(peak, 64)
+
+
+def _size(graph: Graph, name: str) -> int:
+    return prod(_shape_of(graph, name))
+
+
+def _shape_of(graph: Graph, name: str) -> Shape:
+    if name in graph.constants:
+        return tuple(graph.constants[name].shape)
+    found = graph.types.get(name)
+    return tuple(d if isinstance(d, int) else 1 for d in (found.shape if found and found.shape else ()))

@@ -1,0 +1,72 @@
+"""The question that `jacobian` and `hessian` answer: names resolved, components chosen, a graph in which `of` and `wrt` are values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import netsens.rules  # noqa: F401  # declares every operator
+from netsens.errors import NoPathError, UsageError
+from netsens.graph.emit import Builder
+from netsens.graph.graph import Array, Graph, pruned
+from netsens.graph.names import find_layer, find_wrt, is_group
+from netsens.jacobian.gradient import float_stand_ins, paths
+from netsens.modes.activity import carries
+from netsens.modes.difference import difference_rule
+from netsens.modes.gradient import append_vjp
+from netsens.modes.split import specialised
+from netsens.modes.target import Target, parse_target, select
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A graph with all shapes known, the value that is differentiated (`of`, which stands for `layer`) and by what. `zeros` are tensors
+    asked for by name whose derivative is zero, with the reason; `notes` are for the user to read."""
+
+    graph: Graph
+    of: str
+    layer: str
+    wrt: tuple[str, ...]
+    zeros: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def ask(graph: Graph, feeds: Mapping[str, Array], of: str | None, wrt: str | Sequence[str], target: Target = None) -> Question:
+    """The question over inputs of these shapes."""
+    layer = find_layer(graph, of)
+    if not carries(graph.types.get(layer)):
+        raise NoPathError(f"'{layer}' holds no floating point numbers, so it has no Jacobian; choose another layer with --of.")
+    selectors = [wrt] if isinstance(wrt, str) else list(wrt)
+    chosen = find_wrt(graph, selectors)
+    if not chosen:
+        raise UsageError(f"The model has nothing that --wrt {' '.join(selectors)} could mean.")
+    chosen, notes = float_stand_ins(graph, chosen, layer)
+    # A group means those of its tensors that the layer depends on, so those passed over need no note.
+    reached, zeros, _ = paths(graph, chosen, layer, is_group(selectors))
+    fixed = specialised(graph, {k: v.shape for k, v in feeds.items()})
+    y = layer
+    if target is not None:
+        op = Builder(fixed.copy(), "target")
+        y = select(op, op.value(layer), parse_target(target)).name
+        fixed = op.graph
+    kept = [y, *(w for w in zeros if w not in fixed.inputs and w not in fixed.constants)]
+    return Question(pruned(fixed, kept), y, layer, tuple(reached), zeros, tuple(notes))
+
+
+def gradient_question(question: Question, fallback: bool = True) -> tuple[Question, tuple[str, ...]]:
+    """The gradient of a single number as the value to differentiate again: by one tensor the gradient itself, by several all of them flat, one after
+    the other. Also the tensors whose gradient it holds, in order."""
+    shape = question.graph.types[question.of].shape or ()
+    if any(d != 1 for d in shape):
+        size = "x".join(map(str, shape))
+        raise UsageError(f"A Hessian is of a single number, and '{question.layer}' has shape {size}; choose one component with --target.")
+    op = Builder(question.graph.copy())
+    op.fallback = difference_rule if fallback else None
+    derivative = append_vjp(op.graph, question.of, question.wrt, ones=True, op=op)
+    names = tuple(w for w in question.wrt if w in derivative.results)
+    gradients = [op.value(derivative.results[w]) for w in names]
+    if len(gradients) == 1:
+        y = gradients[0]
+    else:
+        y = op.Concat(*(op.Reshape(g, [-1]) for g in gradients), axis=0)
+    return Question(pruned(op.graph, [y.name]), y.name, f"the gradient of '{question.layer}'", names, {}, question.notes), names

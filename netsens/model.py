@@ -1,0 +1,564 @@
+"""The Python face of netsens: a loaded model, and the questions one can ask of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netsens.errors import InputError, NetsensWarning, ToleranceError, UsageError
+from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.graph import Array, Graph, TensorType, pruned, walk
+from netsens.run.session import Program, RunOptions, Session
+
+# What builds graphs is imported where it is needed: a gradient graph that comes from the cache needs none of it.
+if TYPE_CHECKING:
+    import onnx
+
+    from netsens.analyse.check import CheckReport
+    from netsens.analyse.check_map import CheckedMatrix
+    from netsens.analyse.inspection import Inspection
+    from netsens.jacobian.answer import Point, Prepared
+    from netsens.jacobian.gradient_plan import GradientPlan
+    from netsens.jacobian.plan import Plan
+    from netsens.modes.target import Target
+    from netsens.run.kept import KeptModel
+
+Feeds = Mapping[str, Any]
+
+
+def load(
+    source: str | Path | bytes | onnx.ModelProto, *, provider: str = "auto", threads: int | None = None, quantized: str = "zero",
+    compute_dtype: str | None = None, cache: bool = False,
+) -> Model:  # fmt: skip
+    """A model from a path, from bytes or from an `onnx.ModelProto`.
+
+    `provider` is onnxruntime's execution provider ("auto", "cpu", "cuda", ...), `threads` its number of threads.
+    `quantized` says what rounding to quantised integers does to a derivative: "zero", its true one, or "straight-through", which lets it
+    pass wherever the integers don't saturate.
+    `compute_dtype`, "float32" or "float64", has the whole model computed in that precision.
+    With `cache`, gradient graphs of a model file are kept in the user's cache folder, and taken from there when they are asked for again.
+    Raises `ModelError` where the file is missing, truncated or not ONNX."""
+    if compute_dtype not in (None, "float32", "float64"):
+        raise UsageError(f"compute_dtype is 'float32' or 'float64', and '{compute_dtype}' was given.")
+    if quantized not in ("zero", "straight-through"):
+        raise UsageError(f"quantized is 'zero' or 'straight-through', and '{quantized}' was given.")
+    read = partial(_read_graph, source, compute_dtype)
+    path = Path(source) if isinstance(source, (str, Path)) else None
+    kept = _kept(path, {"quantized": quantized, "compute_dtype": compute_dtype, "provider": provider}) if cache and path is not None else None
+    known = kept is not None and kept.inputs is not None
+    return Model(read if known else read(), RunOptions(provider, threads), path, quantized, kept)
+
+
+def _read_graph(source: str | Path | bytes | onnx.ModelProto, compute_dtype: str | None) -> Graph:
+    from netsens.graph.normal import load_graph
+    from netsens.modes.gradient_operator import without_gradient_operators
+
+    graph = without_gradient_operators(load_graph(source))
+    if compute_dtype is not None:
+        from netsens.graph.precision import in_precision
+
+        graph = in_precision(graph, 1 if compute_dtype == "float32" else 11)
+    return graph
+
+
+def _kept(path: Path, settings: dict[str, Any]) -> KeptModel | None:
+    from netsens.run.cache import Cache, default_folder
+    from netsens.run.kept import kept_model
+
+    folder = default_folder()
+    return None if folder is None or not path.is_file() else kept_model(Cache(folder), path, settings)
+
+
+class Model:
+    """An ONNX model that can be differentiated. Built graphs and their sessions are kept, so a question asked again only runs."""
+
+    def __init__(
+        self, graph: Graph | Callable[[], Graph], options: RunOptions, path: Path | None = None, quantized: str = "zero", kept: KeptModel | None = None
+    ) -> None:
+        self._straight_through = quantized == "straight-through"
+        self._kept = kept
+        self._read = graph if callable(graph) else None
+        if not callable(graph):
+            self.graph = self._marked(graph)
+        self.path = path
+        self._observed: dict[Any, Graph] = {}
+        self.options = options
+        self._plans: dict[Any, GradientPlan] = {}
+        self._to_keep: dict[Any, Callable[[Program], None]] = {}
+        self._sessions: dict[Any, Session] = {}
+        self._prepared: dict[Any, Prepared] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the graph and the gradient graphs built from it. Sessions are opened anew there."""
+        graph = self.__dict__.get("graph")
+        plans = [(key[1:], plan) for key, plan in self._plans.items() if key[0] == id(graph)]
+        return {"graph": graph, "read": self._read, "path": self.path, "options": self.options, "plans": plans, "kept": self._kept,
+                "straight_through": self._straight_through}  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["graph"] is not None:
+            self.graph = state["graph"]
+        self._read, self.path, self.options, self._kept = state["read"], state["path"], state["options"], state["kept"]
+        self._straight_through = state["straight_through"]
+        self._observed, self._sessions, self._prepared, self._to_keep = {}, {}, {}, {}
+        self._plans = {(id(state["graph"]), *key): plan for key, plan in state["plans"]}
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The model in normal form; read when it is first needed, where the cache knows what was asked so far."""
+        assert self._read is not None
+        return self._marked(self._read())
+
+    def _marked(self, graph: Graph) -> Graph:
+        return walk(graph, lambda g: replace(g, straight_through=self._straight_through))
+
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        """The model's inputs, with their types."""
+        if "graph" not in self.__dict__ and self._kept is not None and self._kept.inputs is not None:
+            return self._kept.inputs
+        return {name: self.graph.types[name] for name in self.graph.inputs}
+
+    def grad(
+        self,
+        inputs: Feeds | Any,
+        wrt: str | Sequence[str] = "inputs",
+        of: str | None = None,
+        target: Target = None,
+        cotangent: Any = None,
+        *,
+        per_sample: bool = False,
+        method: str = "auto",
+        memory_limit: int | None = None,
+        step: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Array]:
+        """The gradient of `of` by each tensor of `wrt`, {name: array of the tensor's shape}.
+
+        `inputs` are the model's inputs by name (or the one array of a model with one input). `of` is an output or a layer (default: the
+        first output), `target` chooses components of it; all of them are summed, or weighed by `cotangent`, an array of the shape of
+        `of`. A parameter's gradient is summed over the batch; `per_sample` keeps the batch as its first axis.
+
+        `method` is "auto" (exact rules, finite differences for operators without one), "autodiff" (exact or an error) or
+        "finite-difference" (the whole model, with an estimate of the error; `step` sets the step, `progress` is told evaluations done and
+        in all). `memory_limit` bounds the bytes of the result; `ToleranceError` above it."""
+        feeds = self.feeds(inputs)
+        if method not in ("auto", "autodiff", "finite-difference"):
+            raise UsageError(f"The method '{method}' is not auto, autodiff or finite-difference.")
+        if step is not None and method != "finite-difference":
+            raise UsageError("A step is for finite differences alone: add --method finite-difference.")
+        if per_sample:
+            return self._per_sample(feeds, wrt, of, target, cotangent, method, memory_limit, step, progress)
+        if method == "finite-difference":
+            return self._differences(feeds, wrt, of, target, cotangent, step, progress)
+        plan = self.plan(wrt=wrt, of=of, target=target, cotangent=cotangent is not None, feeds=feeds, method=method)
+        self._check_memory(plan, feeds, 1, memory_limit)
+        for note in (*plan.notes, *plan.zeros.values()):
+            warnings.warn(note, NetsensWarning, stacklevel=2)
+        result = self._run(plan, feeds, cotangent)
+        if not all(np.isfinite(g).all() for g in result.values()) and np.isfinite(self.value(plan.of, feeds)).all():
+            return self._without_unread_values(result, feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, method=method)
+        return result
+
+    def _without_unread_values(self, result: dict[str, Array], feeds: dict[str, Array], *, cotangent: Any, **question: Any) -> dict[str, Array]:
+        """The gradient again, past values that aren't finite and that the layer never reads; the first result where that doesn't help."""
+        plan = self.plan(cotangent=cotangent is not None, feeds=feeds, finite_only=True, **question)
+        again = self._run(plan, feeds, cotangent)
+        if not all(np.isfinite(g).all() for g in again.values()):
+            warnings.warn("The gradient holds NaN or infinity.", NetsensWarning, stacklevel=3)
+            return result
+        warnings.warn("Some inner values are not finite, and the layer does not read them: they are passed over.", NetsensWarning, stacklevel=3)
+        return again
+
+    def grad_model(
+        self, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, *, cotangent: bool = False
+    ) -> onnx.ModelProto:
+        """The gradient model as plain ONNX: the model's own outputs, then `gradient/NAME` for each tensor of `wrt`. With `cotangent` it
+        has one more input, an output gradient of the shape of `of`."""
+        from netsens.graph.save import model_proto
+        from netsens.jacobian.gradient_model import gradient_graph
+
+        return model_proto(gradient_graph(self.plan(wrt=wrt, of=of, target=target, cotangent=cotangent, keep_outputs=True)))[0]
+
+    def export(
+        self, path: str | Path, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, *, cotangent: bool = False,
+        method: str = "auto", external_above: int | None = None, inputs: Feeds | Any = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Writes the gradient model to `path` with a JSON sidecar `PATH.json` that says what each output is, and gives the sidecar's content.
+
+        The file is checked (`onnx.checker` with full checks) and loaded in onnxruntime before it takes its place. Weights go to `PATH.data` where
+        the model would pass 2 GB, or `external_above` bytes. Outputs are the model's own, then `gradient/NAME`; with `cotangent` there is one more
+        input, `cotangent`. Tensors whose path is cut are named in warnings and under "zeros", and have no output. `inputs` are needed only where
+        the model doesn't say how many axes a value has: a run on them shows it."""
+        from netsens.graph.store import save_model
+        from netsens.jacobian.gradient_model import check_standard, cotangent_name, gradient_graph
+        from netsens.report.sidecar import describe, write_gradient_model
+        from netsens.run.verify import verify_file
+
+        feeds = None if inputs is None else self.feeds(inputs)
+        plan = self.plan(wrt=wrt, of=of, target=target, cotangent=cotangent, keep_outputs=True, method=method, feeds=feeds)
+        for note in (*plan.notes, *plan.zeros.values()):
+            warnings.warn(note, NetsensWarning, stacklevel=2)
+        if self.path is not None and Path(path).exists() and Path(path).samefile(self.path):
+            raise UsageError(f"'{path}' is the model itself; write the gradient model to another file.")
+        graph = gradient_graph(plan)
+        check_standard(graph, self.graph)
+        convention = "cotangent" if cotangent else "sum" if target is None else "target"
+        sidecar = describe(
+            model=None if self.path is None else self.path.name, file=Path(path).name, of=plan.of, target=target, convention=convention,
+            inputs={name: _described(graph.types.get(name)) for name in graph.inputs}, outputs={name: _described(graph.types.get(name)) for name in graph.outputs},
+            gradients=plan.results, of_type=_described(graph.types.get(plan.of) or self.graph.types.get(plan.of)), cotangent=cotangent_name(plan) if cotangent else None,
+            zeros=plan.zeros, notes=plan.notes, opset=graph.opset,
+        )  # fmt: skip
+        external = None if external_above is None else sum(a.nbytes for a in graph.constants.values()) > external_above
+        write_gradient_model(path, lambda file: save_model(graph, file, external, shown=path), sidecar, lambda file: verify_file(file, self.options))
+        return sidecar
+
+    def jacobian(
+        self, inputs: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *, mode: str = "auto",
+        sparse: bool = False, per_sample: bool = False, method: str = "auto", memory_limit: int | None = None, folder: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The Jacobian of `of` by each tensor of `wrt`, {name: array of `of.shape + wrt.shape`}.
+
+        `mode` is "auto" (the cheapest), "forward", "reverse" or "mixed" (through a narrow waist); the structure of the model decides how many
+        passes it takes, and `memory_limit` how many run at once. With `sparse` each is a SciPy CSR array [elements of `of`, elements of
+        wrt]; with `per_sample`, by an input that goes along with the batch, [N, ...of[1:], ...wrt[1:]]. `folder` writes one .npy
+        file a tensor through a memory map and gives arrays that read from them; without it a result above the limit raises `ToleranceError`."""
+        from netsens.jacobian.answer import jacobian
+
+        point = self.linearize(inputs, of, wrt, target, method=method)
+        return jacobian(point, mode=mode, sparse=sparse, per_sample=per_sample, memory_limit=memory_limit, folder=folder, progress=progress)
+
+    def jacobian_plan(
+        self, inputs: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *, mode: str = "auto",
+        method: str = "auto", memory_limit: int | None = None,
+    ) -> Plan:  # fmt: skip
+        """How `jacobian` would go about it, with its cost (`print(plan.explain())`); nothing is computed."""
+        from netsens.jacobian.plan import make_plan
+
+        return make_plan(self.linearize(inputs, of, wrt, target, method=method).linearizer, mode=mode, memory_limit=memory_limit)
+
+    def linearize(
+        self, inputs: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *, method: str = "auto"
+    ) -> Point:
+        """The derivative at these inputs as a linear map: `jvp`, `vjp`, `to_dense`, `to_sparse`, `as_linear_operator`. The forward pass runs once
+        for all products with it."""
+        return self._linearization(self.feeds(inputs), of, wrt, target, method, second=False)
+
+    def hessian(
+        self, inputs: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *, mode: str = "auto",
+        sparse: bool = False, method: str = "auto", memory_limit: int | None = None, progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, dict[str, Any]]:  # fmt: skip
+        """The second derivatives of a single number by each two tensors of `wrt`, {name: {name: array of both shapes}}; forward over reverse mode."""
+        from netsens.jacobian.answer import hessian
+
+        point = self.second_order(inputs, of, wrt, target, method=method)
+        return hessian(point, mode=mode, sparse=sparse, memory_limit=memory_limit, progress=progress)
+
+    def hvp(
+        self, inputs: Feeds | Any, vector: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *,
+        method: str = "auto",
+    ) -> dict[str, Array]:  # fmt: skip
+        """The Hessian of a single number times a vector, {name: array of the tensor's shape}, without the Hessian. `vector` is an array a tensor of
+        `wrt` (or the one array of a single tensor); with a leading axis of K vectors on each, [K, ...]."""
+        from netsens.jacobian.answer import hvp
+
+        return hvp(self.second_order(inputs, of, wrt, target, method=method), vector)
+
+    def second_order(
+        self, inputs: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *, method: str = "auto"
+    ) -> Point:
+        """The derivative of a single number's gradient at these inputs as a linear map, as `linearize`: by several tensors, of their gradients one after
+        the other."""
+        return self._linearization(self.feeds(inputs), of, wrt, target, method, second=True)
+
+    def check(
+        self, inputs: Feeds | Any, wrt: str | Sequence[str] = "all", of: str | None = None, target: Target = None, cotangent: Any = None, *,
+        directions: int = 3, tolerance: float | None = None, precision: str = "auto", seed: int = 0, count_kinks: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> CheckReport:  # fmt: skip
+        """Compares the gradient with central differences along random directions, and forward mode with reverse mode.
+
+        Without `target` or `cotangent` the layer is weighed by random numbers. `tolerance` is a relative error (default 1e-6 where float64 can
+        be had, 1e-2 in float32; `precision` insists on one). The report's `ok` says whether something was compared and nothing failed."""
+        from netsens.analyse.check import check_gradient
+
+        feeds = self.feeds(inputs)
+        plan = self.plan(wrt=wrt, of=of, target=target, cotangent=target is None, feeds=feeds)
+        return check_gradient(
+            self.observed(feeds), feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, options=self.options, directions=directions,
+            tolerance=tolerance, precision=precision, seed=seed, count_kinks=count_kinks, progress=progress, plan=plan,
+        )  # fmt: skip
+
+    def check_hessian(
+        self, inputs: Feeds | Any, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, *, directions: int = 3,
+        tolerance: float | None = None, precision: str = "auto", seed: int = 0, count_kinks: bool = False, progress: Callable[[int, int], None] | None = None,
+    ) -> CheckReport:  # fmt: skip
+        """Compares the Hessian's products with differences of gradients, and forward over reverse with reverse over reverse; as `check`."""
+        from netsens.analyse.check_map import check_hessian
+
+        feeds = self.feeds(inputs)
+        return check_hessian(
+            self.observed(feeds), feeds, wrt=wrt, of=of, target=target, options=self.options, directions=directions, tolerance=tolerance, precision=precision,
+            seed=seed, count_kinks=count_kinks, progress=progress,
+        )  # fmt: skip
+
+    def check_jacobian(
+        self, inputs: Feeds | Any, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, *, mode: str = "auto", seed: int = 0
+    ) -> list[CheckedMatrix]:
+        """Compares the Jacobian, as its colours and its waist give it, with products of the same map that know of no structure: a row a tensor. (That the
+        map itself is right, `check` shows.)"""
+        from netsens.analyse.check_map import check_matrix
+
+        point = self.linearize(inputs, of, wrt, target)
+        return check_matrix(point, point.prepared.plan(mode, None), seed)
+
+    def inspect(self) -> Inspection:
+        """What the model is made of: inputs, outputs, parameters, layers, and what netsens knows of each operator. Nothing runs."""
+        from netsens.analyse.inspection import inspect_graph
+
+        return inspect_graph(self.graph, self.path)
+
+    def run(self, inputs: Feeds | Any, of: str | Sequence[str] | None = None) -> dict[str, Array]:
+        """The model's outputs (or any of its values), by name."""
+        names = list(self.graph.outputs) if of is None else [of] if isinstance(of, str) else list(of)
+        session = self.session(("run", tuple(names)), pruned(self.graph, names))
+        return dict(zip(names, session.run(self.feeds(inputs)), strict=True))
+
+    # The parts that the command line uses too -----------------------------------------------------------------------------
+
+    def plan(
+        self, *, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, cotangent: bool = False,
+        keep_outputs: bool = False, feeds: Mapping[str, Array] | None = None, method: str = "auto", finite_only: bool = False,
+    ) -> GradientPlan:  # fmt: skip
+        """The gradient graph for a question, built once."""
+        question = (wrt if isinstance(wrt, str) else tuple(wrt), of, repr(target), cotangent, keep_outputs, method, finite_only)
+        kept = self._kept if feeds is not None and (target is None or isinstance(target, (str, int))) and None not in symbol_lengths(self.inputs, feeds).values() else None
+        if kept is not None:
+            key: tuple[Any, ...] = ("kept", *question)
+            if key not in self._plans:
+                found = kept.plan(repr(question))
+                if found is not None:
+                    plan, program = found
+                    self._plans[key], self._sessions[id(plan)] = plan, Session(program, self.options)
+            if key in self._plans:
+                return self._plans[key]
+        graph = self.graph if feeds is None else self.observed(feeds)
+        key = (id(graph), *question)
+        if key not in self._plans:
+            from netsens.jacobian.gradient import plan_gradient
+
+            plan = plan_gradient(graph, of=of, wrt=wrt, target=target, cotangent=cotangent, keep_outputs=keep_outputs, method=method, finite_only=finite_only)
+            self._plans[key] = plan
+            if kept is not None and graph is self.graph and plan.results:
+                self._keep(kept, repr(question), plan)
+        return self._plans[key]
+
+    def _keep(self, kept: KeptModel, question: str, plan: GradientPlan) -> None:
+        """Has the plan kept once its session is open, since that says what onnxruntime could load."""
+
+        def keep(program: Program) -> None:
+            kept.keep(question, plan, program, self.inputs)
+
+        self._to_keep[id(plan)] = keep
+
+    def observed(self, feeds: Mapping[str, Array]) -> Graph:
+        """The graph with the ranks that inference could not tell, as a run on these inputs shows them. Where an If gives tensors of one rank or
+        another, the graph is that of the branches which these inputs take, asked anew each time."""
+        from netsens.graph.observe import contradictions, observed, specialised
+
+        graph = self.graph
+        if contradictions(graph, feeds):
+            graph = self._symbols_apart
+        if not self._unknown:
+            return graph
+
+        def run(part: Graph, outputs: Sequence[str], given: Mapping[str, Array]) -> list[Any]:
+            return self.session(("observed", tuple(n.outputs for n in part.nodes), tuple(outputs)), pruned(part, outputs)).run(given)
+
+        branching = any(n.op == "If" and any(o in self._unknown for o in n.outputs) for n in graph.every_node())
+        seen = (specialised if branching else observed)(graph, feeds, run)
+        key = tuple(n.outputs for n in seen.nodes), tuple(t.rank for t in seen.types.values())
+        return self._observed.setdefault(key, seen)
+
+    @cached_property
+    def _symbols_apart(self) -> Graph:
+        from netsens.graph.observe import symbols_apart
+
+        return symbols_apart(self.graph)
+
+    @cached_property
+    def _unknown(self) -> set[str]:
+        from netsens.graph.observe import unknown_ranks
+
+        return set(unknown_ranks(self.graph))
+
+    def _linearization(self, feeds: dict[str, Array], of: str | None, wrt: str | Sequence[str], target: Target, method: str, second: bool) -> Point:
+        """The linear map at these inputs; its programs are built once for inputs of one shape. `second`: that of the gradient."""
+        from netsens.jacobian.answer import prepared
+
+        if method not in ("auto", "autodiff"):
+            raise UsageError(f"The method '{method}' is not auto or autodiff.")
+        shapes = tuple((k, v.shape) for k, v in feeds.items())
+        key = (of, wrt if isinstance(wrt, str) else tuple(wrt), repr(target), method, shapes, second)
+        if key not in self._prepared:
+            self._prepared[key] = prepared(self.observed(feeds), feeds, of, wrt, target, lambda g: Session(g, self.options), method == "auto", second)
+        found = self._prepared[key]
+        for note in found.notes:
+            warnings.warn(note, NetsensWarning, stacklevel=3)
+        return found.at(feeds)
+
+    def session(self, key: Any, graph: Graph) -> Session:
+        """A session for the graph, kept under the key."""
+        if key not in self._sessions:
+            self._sessions[key] = Session(graph, self.options, self._to_keep.pop(key, None))
+        return self._sessions[key]
+
+    def feeds(self, inputs: Feeds | Any) -> dict[str, Array]:
+        """The inputs as arrays of the model's dtypes; raises `InputError` for one that is missing, unknown or does not fit."""
+        types = self.inputs
+        names = list(types)
+        if not isinstance(inputs, Mapping):
+            if len(names) != 1:
+                raise InputError(f"The model has {len(names)} inputs ({', '.join(names)}); give them by name.")
+            inputs = {names[0]: inputs}
+        unknown = [name for name in inputs if name not in names and name not in self.graph.constants]
+        if unknown:
+            raise InputError(f"The model has no input '{unknown[0]}'; its inputs are {', '.join(names)}.")
+        for name, array in inputs.items():
+            if name not in names and not np.array_equal(np.asarray(array), self.graph.constants[name]):
+                raise InputError(f"'{name}' is stored in the model, and another value for it was given; change it in the model, or leave it out.")
+        missing = [name for name in names if name not in inputs]
+        if missing:
+            raise InputError(f"The input '{missing[0]}' is missing; the model's inputs are {', '.join(names)}.")
+        return {name: fitted(name, inputs[name], types[name]) for name in names}
+
+    def _run(self, plan: GradientPlan, feeds: Mapping[str, Array], cotangent: Any) -> dict[str, Array]:
+        given: dict[str, Any] = dict(feeds)
+        if plan.cotangent is not None:
+            given[plan.cotangent] = self._cotangent(plan, feeds, cotangent)
+        values = self.session(id(plan), plan.graph).run(given) if plan.results else []
+        found = dict(zip(plan.graph.outputs, values, strict=True))
+        result = {w: np.asarray(found[o]) for w, o in plan.results.items()}
+        for name in plan.zeros:
+            result[name] = np.zeros_like(self.value(name, feeds))
+        return result
+
+    def value(self, name: str, feeds: Mapping[str, Array]) -> Array:
+        """A tensor of the model at these inputs."""
+        if name in feeds:
+            return feeds[name]
+        if name in self.graph.constants:
+            return self.graph.constants[name]
+        return self.run(feeds, name)[name]
+
+    def _differences(
+        self, feeds: dict[str, Array], wrt: str | Sequence[str], of: str | None, target: Target, cotangent: Any, step: float | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> dict[str, Array]:  # fmt: skip
+        """The gradient by finite differences of the whole model, with what they say of their own error."""
+        from netsens.analyse.difference import finite_difference
+
+        found = finite_difference(
+            self.observed(feeds), feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, options=self.options, step=step, progress=progress
+        )
+        for note in (*found.notes, found.sentence):
+            warnings.warn(f"note: {note}", NetsensWarning, stacklevel=3)
+        return dict(found.gradients)
+
+    def _check_memory(self, plan: GradientPlan, feeds: Mapping[str, Array], samples: int, limit: int | None) -> None:
+        """Raises `ToleranceError` where the gradients alone would take more than the user allows."""
+        if limit is None:
+            return
+        needed = sum(self.value(w, feeds).nbytes * (samples if w in self.graph.constants else 1) for w in plan.results)
+        if needed > limit:
+            raise ToleranceError(f"The gradients take {needed:,} bytes and the memory limit is {limit:,}; narrow --wrt, or raise --memory-limit.")
+
+    def _cotangent(self, plan: GradientPlan, feeds: Mapping[str, Array], cotangent: Any) -> Array:
+        if isinstance(cotangent, Mapping):
+            if list(cotangent) != [plan.of]:
+                raise InputError(f"The cotangent is for '{plan.of}', and {', '.join(map(repr, cotangent))} was given.")
+            cotangent = cotangent[plan.of]
+        known = plan.graph.types.get(plan.of) or self.graph.types.get(plan.of)
+        lengths = symbol_lengths(self.inputs, feeds)
+        shape = tuple(lengths.get(d, d) if isinstance(d, str) else d for d in known.shape) if known and known.shape is not None else None
+        if shape is None or not all(isinstance(d, int) for d in shape):
+            shape = self.value(plan.of, feeds).shape
+        return fitted(f"cotangent of {plan.of}", cotangent, TensorType(known.dtype if known else 1, shape))
+
+    def _per_sample(self, feeds: dict[str, Array], wrt: str | Sequence[str], of: str | None, target: Target, cotangent: Any, method: str, memory_limit: int | None, step: float | None, progress: Callable[[int, int], None] | None) -> dict[str, Array]:
+        sizes = {array.shape[0] for array in feeds.values() if array.ndim}
+        if len(sizes) != 1:
+            raise UsageError("--per-sample needs inputs that share their first axis, the batch.")
+        (count,) = sizes
+        if method == "finite-difference":
+            from netsens.graph.names import find_layer
+
+            layer = find_layer(self.graph, of)
+        else:
+            known = self.plan(wrt=wrt, of=of, target=target, cotangent=target is None, feeds=feeds, method=method)
+            self._check_memory(known, feeds, count, memory_limit)
+            layer = known.of
+        dynamic = all(not isinstance((t.shape or (None,))[0], int) for t in self.inputs.values() if t.shape != ())
+        y = self.value(layer, feeds) if not dynamic or cotangent is not None else None
+        rows = []
+        for k in range(count):
+            if dynamic:
+                alone = {name: array[k : k + 1] if array.ndim else array for name, array in feeds.items()}
+                share = None if cotangent is None else np.asarray(cotangent)[k : k + 1]
+                rows.append(self.grad(alone, wrt, of, target, share, method=method, step=step, progress=progress))
+                continue
+            if target is not None:
+                raise UsageError("The model's batch size is fixed: --per-sample then takes a --cotangent, not a --target.")
+            assert y is not None
+            mask = np.zeros_like(y)
+            mask[k] = 1 if cotangent is None else np.asarray(cotangent)[k]
+            rows.append(self.grad(feeds, wrt, of, None, mask, method=method, step=step, progress=progress))
+        result: dict[str, Array] = {}
+        for name in rows[0]:
+            parts = [row[name] for row in rows]
+            result[name] = np.stack(parts) if name in self.graph.constants else np.concatenate(parts) if dynamic else np.sum(parts, axis=0)
+        return result
+
+
+def symbol_lengths(inputs: Mapping[str, TensorType], feeds: Mapping[str, Array]) -> dict[str, int | None]:
+    """The length of each dimension that the inputs name; None for one that they contradict."""
+    lengths: dict[str, int | None] = {}
+    for name, type_ in inputs.items():
+        for dim, size in zip(type_.shape or (), feeds[name].shape if name in feeds else (), strict=False):
+            if isinstance(dim, str):
+                lengths[dim] = size if lengths.get(dim, size) == size else None
+    return lengths
+
+
+def _described(type_: TensorType | None) -> dict[str, Any]:
+    """A type as JSON has it: a symbolic dimension is its name, an unknown one null."""
+    if type_ is None or not type_.dtype:
+        return {"dtype": None, "shape": None}
+    return {"dtype": numpy_dtype(type_.dtype).name, "shape": None if type_.shape is None else list(type_.shape)}
+
+
+def fitted(name: str, given: Any, type_: TensorType) -> Array:
+    """An array of the wanted dtype and shape, or an `InputError` that says what was wanted and what came."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"'{name}' is not an array: {error}.") from error
+    dtype = numpy_dtype(type_.dtype) if type_.dtype else array.dtype
+    if array.dtype != dtype:
+        if (dtype.kind in "iu" and array.dtype.kind not in "iub") or (dtype.kind == "f" and array.dtype.kind not in "fiub"):
+            raise InputError(f"'{name}' holds {array.dtype} numbers, and the model wants {dtype}.")
+        array = array.astype(dtype)
+    if type_.shape is not None:
+        fits = len(type_.shape) == array.ndim and all(not isinstance(d, int) or d == s for d, s in zip(type_.shape, array.shape, strict=True))
+        if not fits:
+            wanted = "x".join(str(d if d is not None else "?") for d in type_.shape) or "a single number"
+            raise InputError(f"'{name}' has shape {'x'.join(map(str, array.shape)) or '()'}, and the model wants {wanted}.")
+    return array

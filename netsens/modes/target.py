@@ -1,0 +1,106 @@
+"""Chooses components of a layer (`--target`): parses what a user writes and appends the nodes that select them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from netsens.errors import UsageError
+from netsens.graph.emit import Builder, Value
+
+Target = Any  # None, "argmax", an int, a list of ints, or a tuple of ints and slices
+
+_ITEM = re.compile(r"^(-?\d+)?(:)?(-?\d+)?(?::(-?\d+)?)?$")
+
+
+def parse_target(text: str | int | Sequence[Any] | slice | None) -> Target:
+    """`3`, `0,2`, `[:,3]`, `argmax`, or the same as Python objects."""
+    if text is None or isinstance(text, (bool, int, slice)):
+        return (text,) if isinstance(text, slice) else text
+    if isinstance(text, np.integer):
+        return int(text)
+    if isinstance(text, tuple):
+        return text
+    if not isinstance(text, str):
+        return [int(v) for v in text]
+    written = text.strip()
+    if written == "argmax":
+        return written
+    try:
+        if written.startswith("[") and written.endswith("]"):
+            return tuple(_item(part.strip()) for part in written[1:-1].split(","))
+        if "," in written:
+            return [int(v) for v in written.split(",") if v.strip()]
+        if ":" in written:
+            return (_item(written),)
+        return int(written)
+    except ValueError:
+        raise UsageError(f"The target '{text}' is not an index (3), several (0,2), a slice as NumPy writes it ([:,3]), or argmax.") from None
+
+
+def _item(text: str) -> int | slice | Any:
+    if text == "...":
+        return Ellipsis
+    match = _ITEM.match(text)
+    if match is None or not text:
+        raise ValueError(text)
+    if ":" not in text:
+        return int(text)
+    return slice(*(int(p) if p else None for p in text.split(":")))
+
+
+def select(op: Builder, y: Value, target: Target) -> Value:
+    """The chosen components of `y`. An index, or several, counts along axis 1 (axis 0 is the batch) or along the only axis; a tuple
+    is taken as NumPy takes it; `argmax` is each sample's own largest component."""
+    if target is None:
+        return y
+    if isinstance(target, str):
+        return _largest(op, y)
+    if isinstance(target, (int, list)):
+        if y.rank == 0:
+            raise UsageError("The layer is a single number: it has no components, so --target has nothing to choose.")
+        axis = min(1, y.rank - 1)
+        indices = [target] if isinstance(target, int) else list(target)
+        _check(y, axis, indices)
+        return op.Gather(y, op.constant(np.asarray(indices, np.int64)), axis=axis)
+    return _sliced(op, y, target)
+
+
+def _largest(op: Builder, y: Value) -> Value:
+    if y.rank == 0:
+        return y
+    rows = op.Reshape(y, op.vector([op.dim(y, 0), -1])) if y.rank > 1 else op.Reshape(y, [1, -1])
+    return op.GatherElements(rows, op.ArgMax(rows, axis=1, keepdims=1), axis=1)
+
+
+def _check(y: Value, axis: int, indices: Sequence[int]) -> None:
+    size = y.shape[axis]
+    for index in indices:
+        if isinstance(size, int) and not -size <= index < size:
+            raise UsageError(f"The target {index} is outside the layer, which has {size} components along axis {axis} (its shape is {list(y.shape)}).")
+
+
+def _sliced(op: Builder, y: Value, items: Sequence[Any]) -> Value:
+    written = list(items)
+    if Ellipsis in written:
+        at = written.index(Ellipsis)
+        written[at : at + 1] = [slice(None)] * (y.rank - len(written) + 1)
+    if len(written) > y.rank:
+        raise UsageError(f"The target has {len(written)} axes and the layer {y.rank} (its shape is {list(y.shape)}).")
+    result = y
+    for axis, item in enumerate(written):
+        if isinstance(item, int):
+            _check(y, axis, [item])
+            result = op.Gather(result, op.constant(np.asarray([item], np.int64)), axis=axis)
+        elif isinstance(item, (list, np.ndarray)):
+            _check(y, axis, list(item))
+            result = op.Gather(result, op.constant(np.asarray(item, np.int64)), axis=axis)
+        elif item != slice(None):
+            step = item.step or 1
+            low, high = (0, 2**62) if step > 0 else (2**62, -(2**62))
+            start, stop = (low if item.start is None else item.start), (high if item.stop is None else item.stop)
+            result = op.Slice(result, [start], [stop], [axis], [step])
+    return result

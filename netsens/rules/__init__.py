@@ -1,0 +1,37 @@
+"""The mathematics of every operator, one file a family; importing this package declares them all."""
+
+from netsens.rules import (
+    activations,
+    arithmetic,
+    attention,
+    batch_normalization,
+    control,
+    convolution,
+    flat,
+    indexing,
+    layout,
+    linear_algebra,
+    local_normalization,
+    losses,
+    machine_learning,
+    microsoft,
+    microsoft_attention,
+    microsoft_grouped,
+    microsoft_qlinear,
+    microsoft_quantized,
+    normalization,
+    pooling,
+    quantization,
+    recurrent,
+    recurrent_reverse,
+    reductions,
+    resampling,
+    rotary,
+    sampling,
+    sequences,
+    softmax,
+    spectral,
+    state,
+)
+
+__all__ = ["activations", "arithmetic", "attention", "batch_normalization", "control", "convolution", "flat", "indexing", "layout", "linear_algebra", "local_normalization", "losses", "machine_learning", "microsoft", "microsoft_attention", "microsoft_grouped", "microsoft_qlinear", "microsoft_quantized", "normalization", "pooling", "quantization", "recurrent", "recurrent_reverse", "reductions", "resampling", "sampling", "rotary", "sequences", "softmax", "spectral", "state"]

@@ -1,0 +1,313 @@
+"""RNN, GRU and LSTM as a Scan over time, in all their variants; this is what is differentiated. The model itself keeps onnxruntime's fused node.
+
+The input's part of all gates is one product over all steps, outside the Scan; the Scan holds the recurrence alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from netsens.errors import UnsupportedError
+from netsens.graph.emit import Builder, Value
+from netsens.graph.graph import Graph, Node, TensorType
+from netsens.rules.words import NodeView, expansion
+
+Activation = Callable[[Builder, Value], Value]
+Step = Callable[[Builder, list[Value], list[Value]], tuple[list[Value], list[Value]]]
+
+# name: (how many of alpha and beta it takes, their defaults, the function)
+_ACTIVATIONS: dict[str, tuple[int, tuple[float, float], Callable[[Builder, Value, float, float], Value]]] = {
+    "relu": (0, (0, 0), lambda op, x, a, b: op.Relu(x)),
+    "tanh": (0, (0, 0), lambda op, x, a, b: op.Tanh(x)),
+    "sigmoid": (0, (0, 0), lambda op, x, a, b: op.Sigmoid(x)),
+    "softsign": (0, (0, 0), lambda op, x, a, b: op.Softsign(x)),
+    "softplus": (0, (0, 0), lambda op, x, a, b: op.Softplus(x)),
+    "leakyrelu": (1, (0.01, 0), lambda op, x, a, b: op.LeakyRelu(x, alpha=a)),
+    "thresholdedrelu": (1, (1, 0), lambda op, x, a, b: op.ThresholdedRelu(x, alpha=a)),
+    "elu": (1, (1, 0), lambda op, x, a, b: op.Elu(x, alpha=a)),
+    "affine": (2, (1, 0), lambda op, x, a, b: a * x + b),
+    "scaledtanh": (2, (1, 1), lambda op, x, a, b: a * op.Tanh(b * x)),
+    "hardsigmoid": (2, (0.2, 0.5), lambda op, x, a, b: op.HardSigmoid(x, alpha=a, beta=b)),
+}
+
+
+def activations(n: NodeView, defaults: Sequence[str], directions: int) -> list[list[Activation]]:
+    """The functions of each direction. Alphas and betas go, in order, to those that take them."""
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in n["activations"] or list(defaults) * directions]
+    alphas, betas = list(n["activation_alpha"] or []), list(n["activation_beta"] or [])
+    found: list[Activation] = []
+
+    def applied(function: Callable[[Builder, Value, float, float], Value], a: float, b: float) -> Activation:
+        return lambda op, x: function(op, x, a, b)
+
+    for name in names:
+        if name.lower() not in _ACTIVATIONS:
+            raise UnsupportedError(f"{n.node.label} uses the activation '{name}', which ONNX doesn't define.")
+        takes, (a, b), function = _ACTIVATIONS[name.lower()]
+        a = alphas.pop(0) if takes >= 1 and alphas else a
+        b = betas.pop(0) if takes == 2 and betas else b
+        found.append(applied(function, float(a), float(b)))
+    size = len(defaults)
+    return [found[d * size : (d + 1) * size] for d in range(directions)]
+
+
+def scan(op: Builder, step: Step, states: Sequence[Value], reads: Sequence[Value], backward: bool = False) -> tuple[list[Value], list[Value]]:
+    """A Scan along the first axis of `reads`; `step` gives the next states and what the step writes. The last states, and what was written, in
+    the order of what was read."""
+    body = Builder(Graph([], [], [], {}, {}, op.graph.opset, op.graph.domains, name="step"), op.prefix, parent=op)
+    inner = [body.input(body.fresh("state"), s.type) for s in states]
+    slices = [body.input(body.fresh("slice"), TensorType(r.dtype, r.shape[1:])) for r in reads]
+    after, written = step(body, inner, slices)
+    # An output of a body must be a node's, and each another.
+    own = {o for node in body.graph.nodes for o in node.outputs}
+    outputs: list[str] = []
+    for value in [*after, *written]:
+        name = value.name
+        if name not in own or name in outputs:
+            name = body.fresh("output")
+            body.add(Node("Identity", (value.name,), (name,)), [value.type])
+        outputs.append(name)
+    body.graph.outputs = outputs
+    attributes: dict[str, Any] = {"body": body.graph, "num_scan_inputs": len(reads)}
+    if backward:
+        attributes["scan_input_directions"] = [1] * len(reads)
+        if written:
+            attributes["scan_output_directions"] = [1] * len(written)
+    fresh = tuple(op.fresh("scan") for _ in outputs)
+    types = [s.type for s in states] + [TensorType(w.dtype, (reads[0].shape[0], *w.shape)) for w in written]
+    op.add(Node("Scan", tuple(v.name for v in [*states, *reads]), fresh, attributes), types)
+    values = [op.value(name) for name in fresh]
+    return values[: len(states)], values[len(states) :]
+
+
+class Recurrence:
+    """A recurrent node's operands, brought to the default layout, direction by direction."""
+
+    def __init__(self, op: Builder, n: NodeView, gates: int) -> None:
+        self.op, self.n, self.gates = op, n, gates
+        x, w, r = n.inputs[:3]
+        assert x is not None
+        assert w is not None
+        assert r is not None
+        self.layout = int(n["layout"] or 0)
+        # [B, T, I] -> [T, B, I]
+        self.x = op.Transpose(x, perm=[1, 0, 2]) if self.layout else x
+        self.hidden = int(n["hidden_size"] or _number(r, 2, n))
+        direction = n["direction"] or "forward"
+        direction = direction.decode() if isinstance(direction, bytes) else direction
+        self.directions = 2 if direction == "bidirectional" else 1
+        self.backward = [direction == "reverse", True][: self.directions]
+        self.w = self._each(w)
+        self.r = self._each(r)
+        self.b = self._each(n.input(3))
+        self.mask = self._mask(n.input(4))
+        self.h0 = self._states(n.input(5))
+
+    def _each(self, x: Value | None) -> list[Value | None]:
+        """[D, ...] -> D times [...]"""
+        op = self.op
+        if x is None:
+            return [None] * self.directions
+        parts = [x] if self.directions == 1 else op.Split(x, axis=0, num_outputs=2, outputs=2)
+        return [op.Squeeze(part, [0]) for part in parts]
+
+    def _states(self, x: Value | None) -> list[Value]:
+        """The initial states, [B, H] a direction."""
+        op = self.op
+        if x is None:
+            zeros = op.Expand(op.constant(0.0, self.x), op.vector([op.dim(self.x, 1), self.hidden]))
+            return [op.retyped(zeros, (self.x.shape[1], self.hidden))] * self.directions
+        # [B, D, H] -> [D, B, H]
+        each = self._each(op.Transpose(x, perm=[1, 0, 2]) if self.layout else x)
+        return [op.retyped(e, (self.x.shape[1], self.hidden)) for e in each if e is not None]
+
+    def _mask(self, lengths: Value | None) -> Value | None:
+        """Whether a sample has this step, [T, B, 1]; None where all have every step."""
+        op = self.op
+        if lengths is None:
+            return None
+        steps = op.Range(op.constant(np.asarray(0, np.int64)), op.Squeeze(op.dim(self.x, 0), [0]), op.constant(np.asarray(1, np.int64)))
+        return op.retyped(op.Less(op.Unsqueeze(steps, [1, 2]), op.Unsqueeze(op.Cast(lengths, to=7), [0, 2])), (*self.x.shape[:2], 1))
+
+    def projected(self, d: int, bias: Value | None) -> Value:
+        """The input's part of the gates, over all steps: [T, B, I] x [G H, I]' -> [T, B, G H]"""
+        op, w = self.op, self.w[d]
+        assert w is not None
+        flat = op.Reshape(self.x, op.vector([op.constant([-1]), op.dim(self.x, 2)]))
+        product = op.MatMul(flat, op.Transpose(w, perm=[1, 0]))
+        if bias is not None:
+            product = product + bias
+        shape = op.vector([op.dim(self.x, 0), op.dim(self.x, 1), self.gates * self.hidden])
+        return op.retyped(op.Reshape(product, shape), (*self.x.shape[:2], self.gates * self.hidden))
+
+    def biases(self, d: int) -> tuple[Value | None, Value | None]:
+        """Those of the input's and of the recurrent part."""
+        b = self.b[d]
+        if b is None:
+            return None, None
+        first, second = self.op.Split(b, axis=0, num_outputs=2, outputs=2)
+        return first, second
+
+    def recurrent(self, d: int) -> Value:
+        """R' of a direction: [H, G H]"""
+        r = self.r[d]
+        assert r is not None
+        return self.op.Transpose(r, perm=[1, 0])
+
+    def clipped(self, op: Builder, x: Value) -> Value:
+        bound = self.n["clip"]
+        return op.Clip(x, -float(bound), float(bound)) if bound else x
+
+    def run(self, cell: Callable[[int], Step], first: Sequence[Sequence[Value]], reads: Sequence[Value]) -> list[Value | None]:
+        """Y and the last states of all directions. `cell(d)` takes the states and its slice of `reads[d]`, and gives the next states."""
+        op, n = self.op, self.n
+        whole: list[Value] = []
+        finals: list[list[Value]] = []
+        for d in range(self.directions):
+            inner = cell(d)
+
+            def step(body: Builder, states: list[Value], slices: list[Value], inner: Step = inner) -> tuple[list[Value], list[Value]]:
+                after, _ = inner(body, states, slices)
+                written = after[0]
+                if self.mask is not None:
+                    # A sample that has ended keeps its states and writes zeros.
+                    after = [body.Where(slices[1], new, old) for new, old in zip(after, states, strict=True)]
+                    written = body.Where(slices[1], written, 0.0)
+                return after, [written] if n.outputs[0] is not None else []
+
+            last, outputs = scan(op, step, first[d], [reads[d], *([self.mask] if self.mask is not None else [])], self.backward[d])
+            whole += outputs
+            finals.append(last)
+        shape = (self.x.shape[1], self.hidden)
+        return [self._all_steps(whole, shape), *(self._last([f[k] for f in finals], k, shape) for k in range(len(first[0])))]
+
+    def _all_steps(self, parts: list[Value], shape: Any) -> Value | None:
+        """[T, B, H] a direction -> [T, D, B, H], or [B, T, D, H] in the other layout"""
+        op = self.op
+        if not parts:
+            return None
+        parts = [op.Unsqueeze(p, [1]) for p in parts]
+        y = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
+        return op.Transpose(y, perm=[2, 0, 1, 3]) if self.layout else y
+
+    def _last(self, parts: list[Value], k: int, shape: Any) -> Value | None:
+        """[B, H] a direction -> [D, B, H], or [B, D, H] in the other layout"""
+        op = self.op
+        if k + 1 >= len(self.n.outputs) or self.n.outputs[k + 1] is None:
+            return None
+        axis = 1 if self.layout else 0
+        parts = [op.Unsqueeze(p, [axis]) for p in parts]
+        return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=axis)
+
+
+def _number(x: Value, axis: int, n: NodeView) -> int:
+    dim = x.shape[axis]
+    if not isinstance(dim, int):
+        raise UnsupportedError(f"{n.node.label} doesn't say its hidden_size, and the shape of '{x.name}' doesn't either; set the attribute.")
+    return dim
+
+
+@expansion("RNN")
+def rnn(op: Builder, n: NodeView) -> list[Value | None]:
+    """h' = f(x W' + h R' + b)"""
+    parts = Recurrence(op, n, 1)
+    functions = activations(n, ["Tanh"], parts.directions)
+
+    def cell(d: int) -> Step:
+        r = parts.recurrent(d)
+
+        def step(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
+            return [functions[d][0](body, parts.clipped(body, slices[0] + body.MatMul(states[0], body.value(r.name))))], []
+
+        return step
+
+    reads = [parts.projected(d, _sum(*parts.biases(d))) for d in range(parts.directions)]
+    return parts.run(cell, [[h] for h in parts.h0], reads)
+
+
+def _sum(a: Value | None, b: Value | None) -> Value | None:
+    return None if a is None or b is None else a + b
+
+
+def _split(op: Builder, x: Value, count: int, axis: int = -1) -> list[Value]:
+    return list(op.Split(x, axis=axis, num_outputs=count, outputs=count))
+
+
+@expansion("GRU")
+def gru(op: Builder, n: NodeView) -> list[Value | None]:
+    """h' = (1 - z) g(x Wh' + (r h) Rh' + b) + z h, or with r (h Rh' + b) where linear_before_reset says so."""
+    parts = Recurrence(op, n, 3)
+    functions = activations(n, ["Sigmoid", "Tanh"], parts.directions)
+    after = bool(n["linear_before_reset"])
+    hidden = parts.hidden
+
+    def cell(d: int) -> Step:
+        f, g = functions[d]
+        r = parts.recurrent(d)
+        bias = parts.biases(d)[1]
+        # Where the reset comes after the product, the candidate's recurrent bias is reset too; elsewhere it joins the input's part.
+        inner_bias = _split(op, bias, 3, 0)[2] if bias is not None and after else None
+        # [H, 3 H] -> [H, 2 H], [H, H]
+        gates, candidate = op.Split(r, op.constant([2 * hidden, hidden]), axis=1, outputs=2)
+
+        def step(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
+            (h,) = states
+            if after:
+                x_zr, x_h = body.Split(slices[0], body.constant([2 * hidden, hidden]), axis=-1, outputs=2)
+                h_zr, h_h = body.Split(body.MatMul(h, body.value(r.name)), body.constant([2 * hidden, hidden]), axis=-1, outputs=2)
+            else:
+                x_zr, x_h = body.Split(slices[0], body.constant([2 * hidden, hidden]), axis=-1, outputs=2)
+                h_zr = body.MatMul(h, body.value(gates.name))
+            z, reset = _split(body, f(body, parts.clipped(body, x_zr + h_zr)), 2)
+            if after:
+                inner = reset * (h_h if inner_bias is None else h_h + body.value(inner_bias.name))
+            else:
+                inner = body.MatMul(reset * h, body.value(candidate.name))
+            new = g(body, parts.clipped(body, x_h + inner))
+            return [new + z * (h - new)], []
+
+        return step
+
+    reads = []
+    for d in range(parts.directions):
+        first, second = parts.biases(d)
+        if second is not None and after:
+            zr, _ = op.Split(second, op.constant([2 * hidden, hidden]), axis=0, outputs=2)
+            second = op.Concat(zr, op.Expand(op.constant(0.0, zr), [hidden]), axis=0)
+        reads.append(parts.projected(d, _sum(first, second)))
+    return parts.run(cell, [[h] for h in parts.h0], reads)
+
+
+@expansion("LSTM")
+def lstm(op: Builder, n: NodeView) -> list[Value | None]:
+    """c' = f c + i g(..), h' = o h(c'), with the gates i, o, f of x W' + h R' + b (and of the cell, through peepholes)."""
+    parts = Recurrence(op, n, 4)
+    functions = activations(n, ["Sigmoid", "Tanh", "Tanh"], parts.directions)
+    cells = parts._states(n.input(6))
+    peepholes = parts._each(n.input(7))
+    coupled = bool(n["input_forget"])
+
+    def cell(d: int) -> Step:
+        f, g, h_of = functions[d]
+        r = parts.recurrent(d)
+        peep = peepholes[d]
+        p = None if peep is None else _split(op, peep, 3, 0)
+
+        def step(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
+            h, c = states
+            i, o, forget, new = _split(body, slices[0] + body.MatMul(h, body.value(r.name)), 4)
+            if p is not None:
+                i, forget = i + body.value(p[0].name) * c, forget + body.value(p[2].name) * c
+            i = f(body, parts.clipped(body, i))
+            forget = 1.0 - i if coupled else f(body, parts.clipped(body, forget))
+            c = forget * c + i * g(body, parts.clipped(body, new))
+            if p is not None:
+                o = o + body.value(p[1].name) * c
+            return [f(body, parts.clipped(body, o)) * h_of(body, c), c], []
+
+        return step
+
+    reads = [parts.projected(d, _sum(*parts.biases(d))) for d in range(parts.directions)]
+    return parts.run(cell, [[h, c] for h, c in zip(parts.h0, cells, strict=True)], reads)

@@ -1,0 +1,218 @@
+"""Windows that slide over spatial axes, as convolutions, pools and Col2Im have them: where they lie, what they see, and the sum back over
+them. Values are [N, C, *spatial]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from netsens.errors import UnsupportedError
+from netsens.graph.emit import Builder, Value
+from netsens.rules.words import NodeView
+
+Place = int | Value  # a length, or an int64 vector of length 1 that holds it
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The geometry, a number an axis. `ends` is the padding that the node asks for; with `ceil` a last window may reach beyond it."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    ceil: bool = False
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """How far a window reaches."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
+
+    @property
+    def pads(self) -> list[int]:
+        return [*self.begins, *self.ends]
+
+    @property
+    def count(self) -> int:
+        """How many positions a window has."""
+        return prod(self.kernel)
+
+    @property
+    def apart(self) -> bool:
+        """Whether no two windows overlap."""
+        return all(e <= s for e, s in zip(self.extents, self.strides, strict=True))
+
+    def positions(self) -> list[tuple[int, ...]]:
+        """The offsets of a window's positions from its start, row by row."""
+        return [tuple(i * d for i, d in zip(p, self.dilations, strict=True)) for p in product(*map(range, self.kernel))]
+
+    def reach(self, axis: int, out: int) -> int:
+        """The length that `out` windows cover along a spatial axis, padding included."""
+        return (out - 1) * self.strides[axis] + self.extents[axis]
+
+    def attributes(self, kernel: bool = True) -> dict[str, list[int]]:
+        """As a node's attributes."""
+        shape = {"kernel_shape": list(self.kernel)} if kernel else {}
+        return {**shape, "strides": list(self.strides), "dilations": list(self.dilations), "pads": self.pads}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A node's windows over `x`. Where padding is known only when the model runs, `x` is `padded` already, and `cropped` takes a value of the
+    shape of this `x` back to the shape of the node's."""
+
+    x: Value
+    windows: Windows
+    cropped: Callable[[Value], Value] = lambda g: g
+    padded: bool = False
+
+
+def layout(op: Builder, n: NodeView, kernel: Sequence[int], fill: float = 0.0) -> Layout:
+    """Where the windows of a convolution or a pool lie, its attributes read as the specification reads them."""
+    x, rank = n.x, len(kernel)
+    kernel = tuple(int(k) for k in kernel)
+    windows = Windows(
+        kernel, tuple(n["strides"] or [1] * rank), tuple(n["dilations"] or [1] * rank), (0,) * rank, (0,) * rank, bool(n["ceil_mode"])
+    )  # fmt: skip
+    mode = n["auto_pad"] or "NOTSET"
+    if mode in ("NOTSET", ""):
+        pads = n["pads"] or [0] * 2 * rank
+        return Layout(x, replace(windows, begins=tuple(pads[:rank]), ends=tuple(pads[rank:])))
+    if mode == "VALID":
+        return Layout(x, windows)
+    if n.node.op != "Conv" and any(d > 1 or s - e > 1 for d, s, e in zip(windows.dilations, windows.strides, windows.extents, strict=True)):
+        raise UnsupportedError(
+            f"{n.node.label} has auto_pad {mode} with dilations, or strides longer than its windows; there onnxruntime pads otherwise than the standard says. "
+            "Give it explicit pads."
+        )
+    windows = replace(windows, ceil=False)
+    lower = mode == "SAME_LOWER"
+    totals: list[int] = []
+    for dim, stride, extent in zip(x.shape[2:], windows.strides, windows.extents, strict=True):
+        if isinstance(dim, int):
+            totals.append(max((-(-dim // stride) - 1) * stride + extent - dim, 0))
+        elif stride == 1:
+            totals.append(extent - 1)
+        else:
+            return _padded_at_run_time(op, x, windows, lower, fill)
+    firsts = tuple((t + 1) // 2 if lower else t // 2 for t in totals)
+    return Layout(x, replace(windows, begins=firsts, ends=tuple(t - f for t, f in zip(totals, firsts, strict=True))))
+
+
+def _padded_at_run_time(op: Builder, x: Value, windows: Windows, lower: bool, fill: float) -> Layout:
+    """auto_pad SAME with a stride: the padding follows from the size modulo the stride. Of a tangent only the shape is used."""
+    axes = list(range(2, x.rank))
+    sizes = op.vector([op.dim(x, a) for a in axes])
+    strides, extents = op.constant(np.asarray(windows.strides)), op.constant(np.asarray(windows.extents))
+    out = (sizes + (strides - 1)) / strides
+    total = op.Max((out - 1) * strides + extents - sizes, 0)
+    begins = (total + 1) / 2 if lower else total / 2
+    padded = op.Pad(op.stand_in(x), op.Concat(begins, total - begins, axis=0), op.constant(fill, x), axes)
+    return Layout(padded, windows, lambda g: op.retyped(op.Slice(g, begins, begins + sizes, axes), x.shape), True)
+
+
+def kernel_of(n: NodeView, weight: Value) -> tuple[int, ...]:
+    """The kernel's shape, as the node or its weight says."""
+    kernel = tuple(k for k in n["kernel_shape"] or weight.shape[2:] if isinstance(k, int))
+    if len(kernel) < weight.rank - 2:
+        raise UnsupportedError(f"{n.node.label} has no kernel_shape and a weight '{weight.name}' of unknown shape; give the weight's input a shape.")
+    return kernel
+
+
+def places(op: Builder, value: Value) -> list[Place]:
+    """The spatial lengths of a value."""
+    return [d if isinstance(d, int) else op.dim(value, axis) for axis, d in enumerate(value.shape) if axis >= 2]
+
+
+def taps(op: Builder, x: Value, windows: Windows, outs: Sequence[Place], fill: float = 0.0) -> list[Value]:
+    """For each position of the window what all windows see there, [N, C, *outs]."""
+    ends: list[int] = []
+    for axis, (size, out, pad) in enumerate(zip(x.shape[2:], outs, windows.ends, strict=True)):
+        if isinstance(size, int) and isinstance(out, int):
+            ends.append(max(windows.reach(axis, out) - size - windows.begins[axis], 0))
+        else:
+            ends.append(pad + (windows.strides[axis] - 1 if windows.ceil else 0))
+    return _phases(op, x, windows, outs, ends, fill) or _strided(op, x, windows, outs, ends, fill)
+
+
+def _padded(op: Builder, x: Value, begins: Sequence[int], ends: Sequence[int], fill: float) -> Value:
+    if not any(begins) and not any(ends):
+        return x
+    return op.Pad(x, [0, 0, *begins, 0, 0, *ends], None if fill == 0 else op.constant(fill, x))
+
+
+def _strided(op: Builder, x: Value, windows: Windows, outs: Sequence[Place], ends: Sequence[int], fill: float) -> list[Value]:
+    x = _padded(op, x, windows.begins, ends, fill)
+    axes = list(range(2, x.rank))
+    known = [out if isinstance(out, int) else None for out in outs]
+    if windows.count == 1 and set(windows.strides) == {1} and not any(windows.pads):
+        return [x]
+    spans = [(out - 1) * stride + 1 for out, stride in zip(outs, windows.strides, strict=True)]
+    steps = list(windows.strides) if set(windows.strides) != {1} else None
+    result = []
+    for offsets in windows.positions():
+        stops = op.vector([s + o for s, o in zip(spans, offsets, strict=True)])
+        t = op.Slice(x, list(offsets), stops, axes, steps)
+        result.append(op.retyped(t, (*x.shape[:2], *known)) if None not in known else t)
+    return result
+
+
+def _phases(op: Builder, x: Value, windows: Windows, outs: Sequence[Place], ends: Sequence[int], fill: float) -> list[Value] | None:
+    """The same for square strides in two dimensions: one SpaceToDepth, then slices without steps, which onnxruntime makes four times as fast."""
+    channels, stride = x.shape[1], windows.strides[0]
+    if len(outs) != 2 or stride == 1 or windows.strides[1] != stride or windows.count < stride or not isinstance(channels, int):
+        return None
+    last = []
+    for size, out, begin, end, extent in zip(x.shape[2:], outs, windows.begins, ends, windows.extents, strict=True):
+        if not isinstance(size, int) or not isinstance(out, int):
+            return None
+        blocks = max(-(-(size + begin + end) // stride), (extent - 1) // stride + out)
+        last.append(blocks * stride - size - begin)
+    blocks_of = op.SpaceToDepth(_padded(op, x, windows.begins, last, fill), blocksize=stride)  # [N, stride * stride * C, ..]
+    result = []
+    for a, b in windows.positions():
+        phase = (a % stride * stride + b % stride) * channels
+        first = [phase, a // stride, b // stride]
+        spans = [channels, *(int(o) for o in outs if isinstance(o, int))]
+        result.append(op.Slice(blocks_of, first, [f + s for f, s in zip(first, spans, strict=True)], [1, 2, 3]))
+    return result
+
+
+def stacked(op: Builder, parts: Sequence[Value]) -> Value:
+    """One value a position of the window, [N, C, *out] each, as columns [N, C * positions, prod(out)], in Col2Im's order."""
+    x = parts[0]
+    if len(parts) == 1:
+        return op.Reshape(x, [0, 0, -1])
+    # [N, C, *out] -> [N, C, 1, prod(out)] -> [N, C, positions, prod(out)]
+    joined = op.Concat(*(op.Reshape(p, [0, 0, 1, -1]) for p in parts), axis=2)
+    channels = x.shape[1]
+    if isinstance(channels, int):
+        return op.Reshape(joined, [0, channels * len(parts), -1])
+    return op.Reshape(joined, op.vector([op.dim(x, 0), op.dim(x, 1) * len(parts), -1]))
+
+
+def summed_back(op: Builder, columns: Value, windows: Windows, like: Value, outs: Sequence[Place]) -> Value:
+    """The transpose of `stacked(taps(x))`: what each position of each window holds, summed where it came from, in the shape of `like`."""
+    shape = op.vector(places(op, like))
+    plain = {"strides": list(windows.strides), "dilations": list(windows.dilations)}
+    kernel = list(windows.kernel)
+    ends: list[int] = []
+    for axis, (size, out, pad) in enumerate(zip(places(op, like), outs, windows.ends, strict=True)):
+        if isinstance(size, int) and isinstance(out, int):
+            ends.append(max(windows.reach(axis, out) - size - windows.begins[axis], 0))
+        elif not windows.ceil:
+            ends.append(pad)
+    if len(ends) == len(kernel):
+        # What lies beyond the last window stays zero: Col2Im rounds down, as the windows did.
+        return op.retyped(op.Col2Im(columns, shape, kernel, **plain, pads=[*windows.begins, *ends]), like.shape)
+    # An image as long as the windows reach and a stride less one more, so that it covers `like` whatever its size.
+    strides, extents = np.asarray(windows.strides), np.asarray(windows.extents)
+    reach = (op.vector(outs) - 1) * op.constant(strides) + op.constant(extents + strides - 1)
+    begins = op.constant(np.asarray(windows.begins))
+    whole = op.Col2Im(columns, reach, kernel, **plain)
+    return op.retyped(op.Slice(whole, begins, begins + shape, list(range(2, like.rank))), like.shape)

@@ -1,0 +1,1 @@
+"""Runs graphs: the one floor that knows onnxruntime (and ONNX's reference evaluator, for float64)."""

@@ -1,0 +1,184 @@
+"""onnxruntime sessions: providers, threads, and weights handed over by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from netsens.errors import NetsensError, RunError, UsageError
+from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.graph import Array, Graph
+from netsens.graph.read import is_float
+
+INLINE_BYTES = 1 << 16  # smaller constants travel inside the model, where onnxruntime can fold them
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider", "directml": "DmlExecutionProvider", "openvino": "OpenVINOExecutionProvider", "coreml": "CoreMLExecutionProvider",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How onnxruntime runs: `provider` is "auto" or a name of `PROVIDERS`; `threads` None leaves the choice to onnxruntime."""
+
+    provider: str = "auto"
+    threads: int | None = None
+
+
+def providers(choice: str) -> list[str]:
+    """onnxruntime's names of the providers to use, the CPU last. `auto` takes CUDA where onnxruntime has it."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    cpu = PROVIDERS["cpu"]
+    if choice == "auto":
+        return [p for p in (PROVIDERS["cuda"],) if p in available] + [cpu]
+    name = PROVIDERS.get(choice.lower(), choice)
+    if name not in available:
+        there = ", ".join(short for short, long in PROVIDERS.items() if long in available)
+        raise UsageError(f"onnxruntime has no provider '{choice}' here; it has {there}. Install the onnxruntime package that brings it, or choose one of these.")
+    return [name] if name == cpu else [name, cpu]
+
+
+@cache
+def newest_opset(asked: int) -> int:
+    """The newest opset up to `asked` that the installed onnxruntime runs; it doesn't tell, so it is tried."""
+    import onnxruntime
+    from onnx import helper
+
+    from netsens.graph.save import IR_VERSION
+    from netsens.graph.upgrade import TARGET_OPSET
+
+    for opset in range(asked, TARGET_OPSET, -1):
+        value = [helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
+        graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", value[:1], value[1:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 4
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=[PROVIDERS["cpu"]])
+        except Exception:  # onnxruntime's refusal of an opset has no class of its own
+            continue
+        return opset
+    return TARGET_OPSET
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What onnxruntime loads: a serialised model and the arrays left out of it, which it refers to. `dtypes` are the element types of inputs and
+    outputs as the graph has them; `widened` says that half precision is computed in float32."""
+
+    proto: bytes
+    arrays: Mapping[str, Array]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    dtypes: Mapping[str, int]
+    widened: bool = False
+
+
+class Session:
+    """A graph loaded into onnxruntime, or a program that was made of one before. Its large constants stay where they are: onnxruntime gets
+    references to them. `keep` is handed the program that was loaded."""
+
+    def __init__(self, graph: Graph | Program, options: RunOptions = RunOptions(), keep: Callable[[Program], None] | None = None) -> None:  # a frozen dataclass
+        self.inputs = list(graph.inputs)
+        self.outputs = list(graph.outputs)
+        self._options = options
+        try:
+            if isinstance(graph, Program):
+                self._outer, self.widened = graph.dtypes, graph.widened
+                self._session = self._load(graph.proto, graph.arrays)
+                return
+            self._outer = {name: graph.types[name].dtype for name in (*graph.inputs, *graph.outputs) if name in graph.types}
+            from netsens.run.kernels import at_opset, load_otherwise
+
+            (self._session, proto, arrays), self.widened = load_otherwise(at_opset(graph, newest_opset(graph.opset)), self._load_graph)
+        except NetsensError:
+            raise
+        except Exception as error:  # onnxruntime raises a family of C++ errors without a public root
+            raise RunError(f"onnxruntime cannot load the graph: {short_message(error)}") from error
+        if keep is not None:
+            keep(Program(proto, arrays, self.inputs, self.outputs, self._outer, self.widened))
+
+    def _load_graph(self, graph: Graph) -> tuple[Any, bytes, Mapping[str, Array]]:
+        from netsens.graph.save import model_proto
+        from netsens.graph.stock import plainly_spelled
+
+        model, left_out = model_proto(plainly_spelled(graph), INLINE_BYTES)
+        proto = model.SerializeToString()
+        return self._load(proto, left_out), proto, left_out
+
+    def _load(self, proto: bytes, arrays: Mapping[str, Array]) -> Any:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 4  # what fails is raised; onnxruntime need not print it too
+        # Left alone, onnxruntime rounds the other factor of a product with quantised weights to 8 bits, and that may be a cotangent.
+        settings.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        if self._options.threads:
+            settings.intra_op_num_threads = self._options.threads
+        self._kept = {name: _referable(array) for name, array in arrays.items()}
+        if self._kept:
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._kept.values()]
+            settings.add_external_initializers(list(self._kept), values)
+        return onnxruntime.InferenceSession(proto, settings, providers=providers(self._options.provider))
+
+    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
+        """The outputs, in order, for NumPy arrays."""
+        wanted = list(self.outputs if outputs is None else outputs)
+        given = {k: v for k, v in feeds.items() if k in self.inputs}
+        try:
+            if self.widened:
+                return [_narrowed(v, self._outer.get(o)) for o, v in zip(wanted, self._session.run(wanted, _widened(given)), strict=True)]
+            return list(self._session.run(wanted, given))
+        except Exception as error:
+            raise RunError(f"onnxruntime failed while running the model: {short_message(error)}") from error
+
+    def run_values(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs by name, as onnxruntime's own values and where it put them. Feeds are such values or arrays; an array must stay alive
+        until this returns, or as long as a value that is one of the feeds."""
+        if self.widened:
+            feeds = _widened(feeds)
+        values = {k: ort_value(v) if isinstance(v, np.ndarray) else v for k, v in feeds.items() if k in self.inputs}
+        try:
+            results = self._session.run_with_ort_values(self.outputs, values)
+        except Exception as error:
+            raise RunError(f"onnxruntime failed while running the model: {short_message(error)}") from error
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def _widened(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """Half precision arrays as float32."""
+    return {k: v.astype(np.float32) if isinstance(v, np.ndarray) and is_float(v.dtype) and v.dtype.itemsize == 2 else v for k, v in feeds.items()}
+
+
+def _narrowed(value: Any, dtype: int | None) -> Any:
+    """A result in the dtype that the graph gives it."""
+    return value.astype(numpy_dtype(dtype)) if dtype in (10, 16) and isinstance(value, np.ndarray) else value
+
+
+def ort_value(array: Array) -> Any:
+    """The array as a value of onnxruntime, which refers to it."""
+    import onnxruntime
+
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+
+
+def _referable(array: Array) -> Array:
+    """The array as onnxruntime can point to it: contiguous, and aligned to its elements."""
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.array(array, order="C")
+
+
+def short_message(error: BaseException) -> str:
+    """onnxruntime's message on one line, without its error codes and source paths."""
+    text = " ".join(str(error).split())
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 3)[-1]
+    return text if len(text) <= 400 else text[:397] + "..."

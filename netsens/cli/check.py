@@ -85,7 +85,7 @@ def check(
             with Progress(None, "check", quiet=not say.progress) as progress:
                 how: dict[str, Any] = {
                     "directions": directions, "tolerance": tolerance, "precision": precision, "seed": seed, "count_kinks": verbose,
-                    "progress": lambda done, total, bar=progress: bar.advance(),
+                    "progress": lambda done, total, bar=progress: bar.reach(done, total),
                 }  # fmt: skip
                 if hessian:
                     report = loaded.check_hessian(sample.arrays, list(wrt), of, target, **how)

@@ -140,12 +140,7 @@ class Question:
         from netsens.report.progress import Progress
 
         with Progress(None, "finite differences", quiet=not say.progress) as progress:
-
-            def told(done: int, total: int) -> None:
-                progress.total = total
-                progress.advance()
-
-            return self.model.grad(sample.arrays, memory_limit=self.memory_limit, progress=told, **arguments)
+            return self.model.grad(sample.arrays, memory_limit=self.memory_limit, progress=progress.reach, **arguments)
 
 
 def run_one(pending: PendingSample, question: Question, destination: str, format_: str | None, summary: str | None, plot: str | None, say: Messages) -> int:

@@ -81,7 +81,11 @@ class Progress:
                     print(self.line(), file=self._stream, flush=True)
 
     def reach(self, done: int, total: int) -> None:
-        """As many are done; for work that counts for itself."""
+        """As many are done of so many; for work that counts for itself."""
+        with self._lock:
+            self.total = total
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, total=total)
         self.advance(done - self.done)
 
     def line(self) -> str:

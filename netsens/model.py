@@ -240,7 +240,7 @@ class Model:
         method: str = "auto", memory_limit: int | None = None,
     ) -> Plan:  # fmt: skip
         """How `jacobian` would go about it, with its cost (`print(plan.explain())`); nothing is computed."""
-        from netsens.jacobian.plan import make_plan
+        from netsens.jacobian.planning import make_plan
 
         return make_plan(self.linearize(inputs, of, wrt, target, method=method).linearizer, mode=mode, memory_limit=memory_limit)
 
@@ -408,7 +408,7 @@ class Model:
         shapes = tuple((k, v.shape) for k, v in feeds.items())
         key = (of, wrt if isinstance(wrt, str) else tuple(wrt), repr(target), method, shapes, second)
         if key not in self._prepared:
-            self._prepared[key] = prepared(self.observed(feeds), feeds, of, wrt, target, lambda g: Session(g, self.options), method == "auto", second)
+            self._prepared[key] = prepared(self.observed(feeds), feeds, of, wrt, target, lambda g: Session(g, replace(self.options, turns=True)), method == "auto", second)
         found = self._prepared[key]
         for note in found.notes:
             warnings.warn(note, NetsensWarning, stacklevel=3)

@@ -17,8 +17,9 @@ from netsens.analyse.check import CheckReport, check_gradient
 from netsens.analyse.difference import Told
 from netsens.errors import NoPathError, UsageError
 from netsens.graph.graph import Array, Graph
-from netsens.jacobian.evaluate import Decompressors, evaluate, passes
+from netsens.jacobian.evaluate import evaluate
 from netsens.jacobian.memory import working_memory
+from netsens.jacobian.passes import Decompressors, passes
 from netsens.jacobian.question import ask, gradient_question
 from netsens.modes.target import Target
 from netsens.run.session import RunOptions

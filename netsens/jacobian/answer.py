@@ -12,11 +12,15 @@ import numpy as np
 
 from netsens.errors import InputError, OutputError, ToleranceError, UsageError
 from netsens.graph.graph import Array, Graph
-from netsens.jacobian.evaluate import Decompressors, Progress, by_sample, evaluate, evaluate_sparse
+from netsens.jacobian.evaluate import evaluate, evaluate_sparse
+from netsens.jacobian.extras import scipy_module
 from netsens.jacobian.linearize import Linearization, Linearizer, Load
 from netsens.jacobian.memory import free_memory, readable
-from netsens.jacobian.plan import Plan, make_plan
+from netsens.jacobian.passes import Decompressors, Progress
+from netsens.jacobian.plan import Plan
+from netsens.jacobian.planning import make_plan
 from netsens.jacobian.question import Question, ask, gradient_question
+from netsens.jacobian.sparse_stream import stream_sparse
 from netsens.jacobian.stream import files_at
 from netsens.modes.target import Target
 
@@ -58,6 +62,14 @@ class Point(Linearization):
     def __init__(self, prepared: Prepared, feeds: Mapping[str, Array]) -> None:
         super().__init__(prepared.linearizer, feeds)
         self.prepared = prepared
+
+    def to_dense(self, mode: str = "auto", memory_limit: int | None = None) -> dict[str, Array]:
+        """The whole Jacobian by each tensor of `wrt`, {name: array of `of.shape + wrt.shape`}."""
+        return evaluate(self, self.prepared.plan(mode, memory_limit))
+
+    def to_sparse(self, mode: str = "auto", memory_limit: int | None = None) -> dict[str, Any]:
+        """The Jacobian by each tensor of `wrt` as a SciPy CSR array, [elements of `of`, elements of `wrt`]."""
+        return evaluate_sparse(self, self.prepared.plan(mode, memory_limit, False))
 
 
 def prepared(
@@ -122,8 +134,6 @@ def jacobian(
 def sparse_file(point: Linearization, path: str | os.PathLike[str], *, mode: str = "auto", memory_limit: int | None = None, progress: Progress | None = None) -> Any:
     """The Jacobian by all tensors side by side as one CSR array that reads from the .npz file it was written to, block by block; and where each
     tensor's columns start."""
-    from netsens.jacobian.sparse_stream import stream_sparse
-
     assert isinstance(point, Point)
     plan = point.prepared.plan(mode, memory_limit, False)
     return stream_sparse(point, plan, path, point.prepared.question.zeros, progress)
@@ -144,7 +154,7 @@ def result_bytes(prepared: Prepared, plan: Plan, per_sample: bool) -> int:
     total = 0
     for w in (*plan.wrt, *prepared.question.zeros):
         in_ = lin.shape(w)
-        alone = per_sample and w in plan.relations and by_sample(plan, w)
+        alone = per_sample and w in plan.relations and plan.by_sample(w)
         total += prod(out) * prod(in_[1:] if alone else in_)
     return total * int(lin.dtype(plan.of).itemsize)
 
@@ -193,6 +203,4 @@ def hvp(point: Linearization, vector: Any) -> dict[str, Array]:
 
 
 def _empty(rows: int, columns: int, dtype: Any) -> Any:
-    from netsens.jacobian.extras import scipy_module
-
     return scipy_module("scipy.sparse", "a sparse Jacobian").csr_array((rows, columns), dtype=dtype)

@@ -1,132 +1,27 @@
-"""Carries a plan out: runs its passes in chunks and puts the entries where they belong, in memory, in a file, or into figures."""
+"""Carries a plan out: its entries where they belong, dense (in memory or in a file) or sparse, and the product of two Jacobians where it has a waist."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from netsens.errors import UsageError
 from netsens.graph.graph import Array
 from netsens.jacobian.decompress import Decompressor
-from netsens.jacobian.plan import Part, Plan
-from netsens.jacobian.recovery import Recovery
+from netsens.jacobian.extras import scipy_module
+from netsens.jacobian.linearize import Linearization
+from netsens.jacobian.passes import Decompressors, Progress, passes
+from netsens.jacobian.plan import Plan
 
-if TYPE_CHECKING:
-    from netsens.jacobian.linearize import Linearization
-
-KEPT_BYTES = 16 << 20  # of all the seeds of a part that are kept from one point to the next
 Allocate = Callable[[str, tuple[int, ...], Any], Array]
-Progress = Callable[[int, int], None]
 
 
 def zeros(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
     """A result in memory."""
     return np.zeros(shape, dtype)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Passes:
-    """Results of some passes: for the tensor `wrt`, numbers `start` and following. Forward they are columns [n, *of], otherwise rows [n, *wrt]."""
-
-    wrt: str
-    forward: bool
-    start: int
-    values: Array
-    part: Part
-    slot: int  # which of the part's colourings
-
-
-def passes(linearization: Linearization, plan: Plan, progress: Progress | None = None) -> Iterator[Passes]:
-    """Every pass of the plan, chunk by chunk."""
-    done = 0
-    for part in plan.parts:
-        for start in range(0, part.passes, part.chunk):
-            stop = min(start + part.chunk, part.passes)
-            yield from _forward(linearization, plan, part, start, stop) if part.forward else _reverse(linearization, plan, part, start, stop)
-            done += stop - start
-            if progress is not None:
-                progress(done, plan.passes)
-
-
-def _forward(linearization: Linearization, plan: Plan, part: Part, start: int, stop: int) -> Iterator[Passes]:
-    seeds, spans = _kept_seeds(part, (start, stop), lambda: _column_seeds(linearization, part, start, stop))
-    found = linearization.push(seeds, [plan.of])[plan.of]
-    for slot, w, first, low, high in spans:
-        yield Passes(w, True, first, found[low:high], part, slot)
-
-
-def _column_seeds(linearization: Linearization, part: Part, start: int, stop: int) -> tuple[dict[str, Array], list[tuple[int, str, int, int, int]]]:
-    """The tangents of the passes start to stop; and which of them each tensor has: (slot, tensor, its first colour, first pass, last pass)."""
-    lin = linearization.linearizer
-    seeds: dict[str, Array] = {}
-    spans = []
-    begin = 0
-    for slot, (w, colouring) in enumerate(zip(part.wrt, part.colourings, strict=True)):
-        low, high = max(start, begin), min(stop, begin + colouring.count)
-        if low < high:
-            own = colouring.seeds(low - begin, high - begin, lin.dtype(w))
-            if high - low < stop - start:
-                whole = np.zeros((stop - start, *colouring.shape), own.dtype)
-                whole[low - start : high - start] = own
-                own = whole
-            seeds[w] = own
-            spans.append((slot, w, low - begin, low - start, high - start))
-        elif len(part.wrt) > 1:
-            seeds[w] = np.zeros((stop - start, *colouring.shape), lin.dtype(w))
-        begin += colouring.count
-    return seeds, spans
-
-
-def _reverse(linearization: Linearization, plan: Plan, part: Part, start: int, stop: int) -> Iterator[Passes]:
-    dtype = linearization.linearizer.dtype(plan.of)
-    seeds, _ = _kept_seeds(part, (start, stop), lambda: ({plan.of: part.colourings[0].seeds(start, stop, dtype)}, []))
-    found = linearization.pull(seeds[plan.of], part.wrt, plan.of)
-    for w in part.wrt:
-        yield Passes(w, False, start, found[w], part, 0)
-
-
-Seeds = tuple[dict[str, Array], list[tuple[int, str, int, int, int]]]
-
-
-def _kept_seeds(part: Part, key: tuple[int, int], make: Callable[[], Seeds]) -> Seeds:
-    """The seeds of these passes, which are the same at every point: small ones are kept with the part."""
-    if key not in part.kept:
-        made = make()
-        if sum(s.nbytes for s in made[0].values()) * part.passes > KEPT_BYTES * (key[1] - key[0]):
-            return made
-        part.kept[key] = made
-    return part.kept[key]
-
-
-class Decompressors:
-    """One for each tensor of a plan, built once."""
-
-    def __init__(self, plan: Plan, per_sample: bool = False) -> None:
-        self.plan = plan
-        self.per_sample = per_sample
-        self._known: dict[str, Decompressor] = {}
-
-    def of(self, found: Passes) -> Decompressor | Recovery:
-        if found.part.recoveries is not None:
-            return found.part.recoveries[found.wrt]
-        if found.wrt not in self._known:
-            relation = self.plan.relations[found.wrt]
-            alone = self.per_sample and by_sample(self.plan, found.wrt) and relation.in_[0] > 1
-            self._known[found.wrt] = Decompressor(
-                relation if found.forward else relation.transposed(), found.part.colourings[found.slot], alone, turned=not found.forward
-            )  # fmt: skip
-        return self._known[found.wrt]
-
-
-def by_sample(plan: Plan, wrt: str) -> bool:
-    """Whether each sample of `of` depends on its own sample of `wrt` alone (axis 0 of both)."""
-    relation = plan.relations[wrt]
-    return any(f.outs == (0,) and f.ins == (0,) and f.matrix.is_identity for f in relation.factors) or (
-        relation.out is not None and relation.out[:1] == relation.in_[:1] == (1,)
-    )
 
 
 def evaluate(
@@ -140,16 +35,14 @@ def evaluate(
     out = lin.shape(plan.of)
     for w in plan.wrt:
         in_ = lin.shape(w)
-        if per_sample and w in plan.relations and by_sample(plan, w):
+        if per_sample and w in plan.relations and plan.by_sample(w):
             result[w] = allocate(w, out + in_[1:], dtype)
         else:
             if per_sample and w in lin.graph.inputs:
                 raise UsageError(f"The samples of '{plan.of}' and of '{w}' don't go one with one, so --per-sample has no meaning for them; leave it out.")
             result[w] = allocate(w, out + in_, dtype)
     if plan.waist is not None:
-        from netsens.jacobian.waist import through_waist
-
-        through_waist(linearization, plan, result, progress)
+        _through_waist(linearization, plan, result, progress)
         return result
     write = decompressors or Decompressors(plan, per_sample)
     for found in passes(linearization, plan, progress):
@@ -166,8 +59,6 @@ def evaluate(
 
 def evaluate_sparse(linearization: Linearization, plan: Plan, progress: Progress | None = None) -> dict[str, Any]:
     """The Jacobian by each tensor as a SciPy CSR array, [elements of `of`, elements of `wrt`]; entries that are zero by chance are stored too."""
-    from netsens.jacobian.extras import scipy_module
-
     sparse = scipy_module("scipy.sparse", "a sparse Jacobian")
     lin = linearization.linearizer
     blocks: dict[str, list[tuple[Array, Array, Array]]] = {w: [] for w in plan.wrt}
@@ -186,3 +77,59 @@ def evaluate_sparse(linearization: Linearization, plan: Plan, progress: Progress
         row, column, value = (np.concatenate([p[k] for p in parts]) for k in range(3))
         result[w] = sparse.csr_array((value, (row, column)), shape=shape)
     return result
+
+
+def _through_waist(linearization: Linearization, plan: Plan, result: dict[str, Array], progress: Progress | None) -> None:
+    """The products, written into the results."""
+    waist = plan.waist
+    assert waist is not None
+    out = linearization.linearizer.shape(plan.of)
+    lin, second = waist.after
+    told = _Told(progress, waist.passes)
+    left = evaluate(Linearization(lin, linearization.feeds), second, per_sample=waist.by_sample, progress=told)
+    told.next()
+    totals: dict[str, Array] = {}
+    alone: dict[str, bool] = {}
+    for name, (inner, first) in zip(waist.names, waist.before, strict=True):
+        shape = inner.shape(name)
+        reached = [w for w in plan.wrt if w in first.relations]
+        alone |= {w: waist.by_sample and first.by_sample(w) for w in reached if alone.get(w, True)}
+        right = evaluate(Linearization(inner, linearization.feeds), first, per_sample=waist.by_sample and all(alone[w] for w in reached), progress=told)
+        told.next()
+        for w in reached:
+            sizes = (out[0], prod(shape[1:])) if waist.by_sample else (1, prod(shape))  # samples, and numbers of the waist in each
+            a = left[name].reshape(sizes[0], -1, sizes[1])  # [N, of, waist]
+            b = right[w].reshape(*sizes, -1)  # [N, waist, wrt]
+            if w not in totals:
+                fits = result[w].size == sizes[0] * a.shape[1] * b.shape[2] and result[w].flags.c_contiguous
+                totals[w] = np.matmul(a, b, out=result[w].reshape(sizes[0], a.shape[1], b.shape[2]) if fits else None)
+            else:
+                totals[w] += a @ b
+    for w, product in totals.items():
+        target = result[w]
+        whole = out + linearization.linearizer.shape(w)
+        if product.size == target.size:
+            if not np.shares_memory(product, target):
+                target[...] = product.reshape(target.shape)
+            continue
+        # A block a sample: [N, of, wrt] onto the diagonal of [N, of, N, wrt]
+        n = out[0]
+        blocks = product.reshape(n, *out[1:], *whole[len(out) + 1 :])
+        diagonal = np.arange(n)
+        np.moveaxis(target, len(out), 1)[diagonal, diagonal] = blocks
+
+
+class _Told:
+    """Passes done over several plans, told as one count."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total = progress, total
+        self.before = self.done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.done = self.before + done
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+    def next(self) -> None:
+        self.before = self.done

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from netsens.graph.graph import Array
 from netsens.jacobian.decompress import Decompressor
-from netsens.jacobian.evaluate import Decompressors, Passes, Progress, passes
-from netsens.jacobian.plan import Plan, make_plan
+from netsens.jacobian.extras import scipy_module
+from netsens.jacobian.linearize import Linearization
+from netsens.jacobian.passes import Decompressors, Passes, Progress, passes
+from netsens.jacobian.plan import Plan
+from netsens.jacobian.planning import make_plan
 from netsens.jacobian.recovery import Recovery
-
-if TYPE_CHECKING:
-    from netsens.jacobian.linearize import Linearization
 
 LARGEST = 5  # entries that are named
 
@@ -154,8 +154,6 @@ def of_array(name: str, array: Array, out: tuple[int, ...], in_: tuple[int, ...]
 
 def singular_values(linearization: Linearization, count: int) -> Array:
     """The largest singular values of the whole Jacobian (all tensors side by side), by matrix-free iteration (SciPy's `svds`)."""
-    from netsens.jacobian.extras import scipy_module
-
     linalg = scipy_module("scipy.sparse.linalg", "singular values")
     small = min(linearization.shape)
     operator = linearization.as_linear_operator()

@@ -17,6 +17,8 @@ from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Array, Graph
 from netsens.graph.infer import known
+from netsens.jacobian.cost import Cost, cost_of
+from netsens.jacobian.extras import scipy_module
 from netsens.modes.activity import active_values, carries
 from netsens.modes.batch import batched
 from netsens.modes.difference import difference_rule
@@ -43,8 +45,7 @@ class Side:
 
     program: LinearProgram
     load: Load
-    work: float  # of one direction, in elements touched
-    live: int  # bytes that one direction holds at its peak
+    cost: Cost
     outputs: Mapping[str, str] = field(default_factory=dict)  # by name of the result (of, or wrt): the output of the linear half
     _primal: Runner | None = None
     _linear: Runner | None = None
@@ -133,10 +134,9 @@ class Linearizer:
             self._note(op)
         return self._sides[key]
 
-    def work(self, forward: bool, wrt: Sequence[str], of: str) -> tuple[float, int]:
-        """What one pass costs, in elements touched, and the bytes that it holds."""
-        side = self.forward(wrt, [of]) if forward else self.reverse(of, wrt)
-        return side.work, side.live
+    def cost(self, forward: bool, wrt: Sequence[str], of: str) -> Cost:
+        """What one pass costs."""
+        return (self.forward(wrt, [of]) if forward else self.reverse(of, wrt)).cost
 
     def _builder(self) -> Builder:
         op = Builder(self.graph.copy())
@@ -147,7 +147,7 @@ class Linearizer:
         self.differenced = list(dict.fromkeys([*self.differenced, *(node.label for node in op.differenced)]))
 
     def _side(self, program: LinearProgram) -> Side:
-        return Side(program, self.load, _work(program.linear), _live(program.linear))
+        return Side(program, self.load, cost_of(program.linear))
 
 
 def linearizer(graph: Graph, feeds: Mapping[str, Array], of: Sequence[str], wrt: Sequence[str], load: Load, fallback: bool = True) -> Linearizer:
@@ -208,24 +208,8 @@ class Linearization:
         results = self.pull(seeds[self.of])
         return {w: np.asarray(g[0] if single else g) for w, g in results.items()}
 
-    def to_dense(self, mode: str = "auto", memory_limit: int | None = None) -> dict[str, Array]:
-        """The whole Jacobian by each tensor of `wrt`, {name: array of `of.shape + wrt.shape`}."""
-        from netsens.jacobian.evaluate import evaluate
-        from netsens.jacobian.plan import make_plan
-
-        return evaluate(self, make_plan(self.linearizer, mode=mode, memory_limit=memory_limit))
-
-    def to_sparse(self, mode: str = "auto", memory_limit: int | None = None) -> dict[str, Any]:
-        """The Jacobian by each tensor of `wrt` as a SciPy CSR array, [elements of `of`, elements of `wrt`]."""
-        from netsens.jacobian.evaluate import evaluate_sparse
-        from netsens.jacobian.plan import make_plan
-
-        return evaluate_sparse(self, make_plan(self.linearizer, mode=mode, memory_limit=memory_limit))
-
     def as_linear_operator(self) -> Any:
         """The map as SciPy's `LinearOperator`; tensors of `wrt` lie one after the other in its vectors."""
-        from netsens.jacobian.extras import scipy_module
-
         sparse = scipy_module("scipy.sparse.linalg", "as_linear_operator")
         sizes = [prod(s) for s in self.in_shapes.values()]
         bounds = np.cumsum([0, *sizes])
@@ -291,48 +275,3 @@ class Linearization:
         if not result:
             raise InputError("No direction was given.")
         return result, single == {True}
-
-
-def _work(graph: Graph) -> float:
-    """What a run of the linear nodes touches, in elements; a product counts an eighth of its multiplications, as its kernels reach."""
-    total = 0.0
-    for node in graph.nodes:
-        out = sum(_size(graph, o) for o in node.outputs if o)
-        total += out
-        if node.op in ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"):
-            a, b = (_size(graph, i) for i in node.inputs[:2]) if len(node.inputs) > 1 else (1, 1)
-            inner = (a * b / max(out, 1)) ** 0.5
-            if node.op == "Conv":
-                weights = _shape_of(graph, node.inputs[1])
-                inner = prod(weights[1:])
-            elif node.op == "ConvTranspose":
-                weights = _shape_of(graph, node.inputs[1])
-                inner = prod(weights[1:]) * a / max(out, 1)
-            elif node.op in ("MatMul", "Gemm"):
-                left = _shape_of(graph, node.inputs[0])
-                inner = left[-2 if node.attributes.get("transA") else -1] if left else 1
-            total += out * inner / 8
-    return total
-
-
-def _live(graph: Graph) -> int:
-    """The bytes of one direction's values at the worst moment."""
-    last = {name: k for k, node in enumerate(graph.nodes) for name in node.reads()}
-    last |= dict.fromkeys(graph.outputs, len(graph.nodes))
-    held = peak = 8 * sum(_size(graph, i) for i in graph.inputs if i.startswith("grad/"))
-    for k, node in enumerate(graph.nodes):
-        held += 4 * sum(_size(graph, o) for o in node.outputs if o)
-        peak = max(peak, held)
-        held -= 4 * sum(_size(graph, name) for name in {*node.reads(), *node.outputs} if last.get(name) == k and name not in graph.constants)
-    return max(peak, 64)
-
-
-def _size(graph: Graph, name: str) -> int:
-    return prod(_shape_of(graph, name))
-
-
-def _shape_of(graph: Graph, name: str) -> Shape:
-    if name in graph.constants:
-        return tuple(graph.constants[name].shape)
-    found = graph.types.get(name)
-    return tuple(d if isinstance(d, int) else 1 for d in (found.shape if found and found.shape else ()))

@@ -6,18 +6,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from netsens.graph.graph import Array
-from netsens.jacobian.evaluate import Decompressors, Progress, passes
 from netsens.jacobian.extras import scipy_module
+from netsens.jacobian.linearize import Linearization
+from netsens.jacobian.passes import Decompressors, Progress, passes
+from netsens.jacobian.plan import Plan
 from netsens.jacobian.stream import Archive
-
-if TYPE_CHECKING:
-    from netsens.jacobian.linearize import Linearization
-    from netsens.jacobian.plan import Plan
 
 SORTED_AT_ONCE = 1 << 20  # entries
 

@@ -1,4 +1,4 @@
-"""Mixed mode: where all paths from `wrt` to `of` lead through few numbers, the Jacobian is the product of two, each cheap.
+"""Finds a waist: where all paths from `wrt` to `of` lead through few numbers, the Jacobian is the product of two, each cheap.
 
 The waist is a minimum cut over the graph's values, each as heavy as it is large."""
 
@@ -6,45 +6,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from netsens.graph.graph import Array, Graph
+from netsens.graph.graph import Graph
 from netsens.graph.infer import known
-from netsens.jacobian.linearize import Linearization, Linearizer
+from netsens.jacobian.direct import direct_plan
+from netsens.jacobian.linearize import Linearizer
+from netsens.jacobian.plan import Waist
 from netsens.modes.activity import active_values, carries
-
-if TYPE_CHECKING:
-    from netsens.jacobian.evaluate import Progress
-    from netsens.jacobian.plan import Plan
 
 _INFINITE = 1 << 60
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Waist:
-    """The values that all paths lead through, with the plans of the two Jacobians: of each value by `wrt`, and of `of` by the values."""
-
-    names: tuple[str, ...]
-    size: int
-    before: tuple[tuple[Linearizer, Plan], ...]
-    after: tuple[Linearizer, Plan]
-    by_sample: bool  # whether the second Jacobian keeps the samples of a batch apart, so that a product a sample is enough
-    cost: float
-
-    @property
-    def passes(self) -> int:
-        return sum(plan.passes for _, plan in self.before) + self.after[1].passes
-
-
 def find_waist(lin: Linearizer, of: str, wrt: Sequence[str], passes: int | None, memory_limit: int | None) -> Waist | None:
     """The cheapest waist, or None where there is none that could beat `passes`."""
-    from netsens.jacobian.evaluate import by_sample
-    from netsens.jacobian.plan import make_plan
-
     names = minimum_cut(lin.graph, of, wrt)
     if not names:
         return None
@@ -59,75 +34,17 @@ def find_waist(lin: Linearizer, of: str, wrt: Sequence[str], passes: int | None,
     before = []
     for name in names:
         inner = Linearizer(lin.graph, (name,), tuple(wrt), lin.load, lin.fallback)
-        before.append((inner, make_plan(inner, memory_limit=memory_limit, through_waist=False)))
+        before.append((inner, direct_plan(inner, memory_limit=memory_limit)))
     outer = Linearizer(lin.graph, (of,), names, lin.load, lin.fallback)
-    after = make_plan(outer, memory_limit=memory_limit, through_waist=False)
-    apart = batch > 1 and all(by_sample(after, name) for name in names)
+    after = direct_plan(outer, memory_limit=memory_limit)
+    apart = batch > 1 and all(after.by_sample(name) for name in names)
     halves = after.bytes // (batch if apart else 1) + sum(p.bytes for _, p in before)
     if halves > after.memory:
         return None
-    columns = sum(prod(lin.shape(w)) // (batch if apart and all(by_sample(p, w) for _, p in before) else 1) for w in wrt)
+    columns = sum(prod(lin.shape(w)) // (batch if apart and all(p.by_sample(w) for _, p in before) else 1) for w in wrt)
     product = prod(out) * columns * (size // (batch if apart else 1)) / 16
     cost = sum(p.cost for _, p in before) + after.cost + product
     return Waist(names, size, tuple(before), (outer, after), apart, cost)
-
-
-def through_waist(linearization: Linearization, plan: Plan, result: dict[str, Array], progress: Progress | None) -> None:
-    """The products, written into the results."""
-    from netsens.jacobian.evaluate import by_sample, evaluate
-
-    waist = plan.waist
-    assert waist is not None
-    out = linearization.linearizer.shape(plan.of)
-    lin, second = waist.after
-    told = _Told(progress, waist.passes)
-    left = evaluate(Linearization(lin, linearization.feeds), second, per_sample=waist.by_sample, progress=told)
-    told.next()
-    totals: dict[str, Array] = {}
-    alone: dict[str, bool] = {}
-    for name, (inner, first) in zip(waist.names, waist.before, strict=True):
-        shape = inner.shape(name)
-        reached = [w for w in plan.wrt if w in first.relations]
-        alone |= {w: waist.by_sample and by_sample(first, w) for w in reached if alone.get(w, True)}
-        right = evaluate(Linearization(inner, linearization.feeds), first, per_sample=waist.by_sample and all(alone[w] for w in reached), progress=told)
-        told.next()
-        for w in reached:
-            sizes = (out[0], prod(shape[1:])) if waist.by_sample else (1, prod(shape))  # samples, and numbers of the waist in each
-            a = left[name].reshape(sizes[0], -1, sizes[1])  # [N, of, waist]
-            b = right[w].reshape(*sizes, -1)  # [N, waist, wrt]
-            if w not in totals:
-                fits = result[w].size == sizes[0] * a.shape[1] * b.shape[2] and result[w].flags.c_contiguous
-                totals[w] = np.matmul(a, b, out=result[w].reshape(sizes[0], a.shape[1], b.shape[2]) if fits else None)
-            else:
-                totals[w] += a @ b
-    for w, product in totals.items():
-        target = result[w]
-        whole = out + linearization.linearizer.shape(w)
-        if product.size == target.size:
-            if not np.shares_memory(product, target):
-                target[...] = product.reshape(target.shape)
-            continue
-        # A block a sample: [N, of, wrt] onto the diagonal of [N, of, N, wrt]
-        n = out[0]
-        blocks = product.reshape(n, *out[1:], *whole[len(out) + 1 :])
-        diagonal = np.arange(n)
-        np.moveaxis(target, len(out), 1)[diagonal, diagonal] = blocks
-
-
-class _Told:
-    """Passes done over several plans, told as one count."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total = progress, total
-        self.before = self.done = 0
-
-    def __call__(self, done: int, total: int) -> None:
-        self.done = self.before + done
-        if self.progress is not None:
-            self.progress(self.done, self.total)
-
-    def next(self) -> None:
-        self.before = self.done
 
 
 def minimum_cut(graph: Graph, of: str, wrt: Sequence[str]) -> tuple[str, ...]:

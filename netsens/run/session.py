@@ -24,10 +24,12 @@ PROVIDERS = {
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How onnxruntime runs: `provider` is "auto" or a name of `PROVIDERS`; `threads` None leaves the choice to onnxruntime."""
+    """How onnxruntime runs: `provider` is "auto" or a name of `PROVIDERS`; `threads` None leaves the choice to onnxruntime. `turns`: several sessions take
+    turns on the same cores."""
 
     provider: str = "auto"
     threads: int | None = None
+    turns: bool = False
 
 
 def providers(choice: str) -> list[str]:
@@ -122,6 +124,8 @@ class Session:
         settings.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         if self._options.threads:
             settings.intra_op_num_threads = self._options.threads
+        if self._options.turns:  # threads that spin while they wait would keep the cores from the session whose turn is next
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._kept = {name: _referable(array) for name, array in arrays.items()}
         if self._kept:
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._kept.values()]

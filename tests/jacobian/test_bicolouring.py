@@ -14,7 +14,7 @@ from netsens.jacobian.bicolouring import dense_columns_forward, dense_rows_backw
 from netsens.jacobian.evaluate import evaluate, evaluate_sparse
 from netsens.jacobian.figures import figures
 from netsens.jacobian.linearize import Linearization, Linearizer
-from netsens.jacobian.plan import make_plan
+from netsens.jacobian.planning import make_plan
 from netsens.jacobian.question import Question, gradient_question
 from netsens.modes.pattern import Factor, Relation, pattern
 from tests.jacobian.drawn import DOUBLE, Runner64

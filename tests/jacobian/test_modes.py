@@ -14,7 +14,7 @@ from netsens.graph.graph import Graph
 from netsens.jacobian.evaluate import evaluate, evaluate_sparse
 from netsens.jacobian.figures import figures
 from netsens.jacobian.linearize import Linearization, linearizer
-from netsens.jacobian.plan import make_plan
+from netsens.jacobian.planning import make_plan
 from netsens.jacobian.stream import Files
 from netsens.modes.activity import active_values
 from tests.jacobian.drawn import Runner64, models

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_imports_go_down(path: Path) -> None:
     for module in imports(path) - type_checking_only(path):
         there = floor(module)
         assert there in FREE.get(here, set(FLOORS[: FLOORS.index(here) + 1])), f"{path.name} imports {module}, which lies above it"
+
+
+@pytest.mark.parametrize("floor", sorted(p.name for p in ROOT.iterdir() if (p / "__init__.py").exists()))
+def test_no_floor_has_a_circle_of_imports(floor: str) -> None:
+    """Not even of imports inside functions, or for annotations alone."""
+    modules = {f"netsens.{floor}.{p.stem}": p for p in (ROOT / floor).glob("*.py")}
+    inside = {name: {m for m in imports(path) if m in modules and m != name} for name, path in modules.items()}
+    assert list(TopologicalSorter(inside).static_order())  # raises where there is one
 
 
 def test_help_imports_neither_onnx_nor_onnxruntime() -> None:

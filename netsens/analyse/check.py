@@ -14,12 +14,15 @@ from netsens.analyse.judge import ORDER, TOLERANCE, Checked, Judge
 from netsens.analyse.kinks import on_kinks
 from netsens.errors import NoPathError, UnsupportedError, UsageError
 from netsens.graph.graph import Array, Graph
+from netsens.graph.precision import in_precision
 from netsens.jacobian.gradient import plan_gradient
 from netsens.jacobian.gradient_plan import GradientPlan
 from netsens.modes.activity import carries, depends
 from netsens.modes.target import Target
 from netsens.rules.words import rule_of
 from netsens.run.session import RunOptions
+
+HALF = {10, 16}  # float16, bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,12 @@ def check_gradient(
         raise UsageError(f"The tolerance {tolerance} is not a positive number.")
     check_precision(precision)
     layer = chosen_layer(graph, of)
-    function = function_graph(graph, layer, target)
+    wide = _widened(graph)
+    function = function_graph(wide, layer, target)
     if random := random_nodes(function):
         raise UnsupportedError(f"{random[0]} gives other numbers at each run, so there is no one gradient to check; choose a layer before it with --of.")
     plan = plan or plan_gradient(graph, of=layer, wrt=wrt, target=target, cotangent=target is None)
+    judged = plan if wide is graph else plan_gradient(wide, of=layer, wrt=wrt, target=target, cotangent=target is None)
     names = [*plan.results, *(n for n in plan.zeros if depends(graph, n, layer))]
     generator = np.random.default_rng(seed)
     y = values_of(graph, feeds, [layer], options)[layer]
@@ -87,7 +92,7 @@ def check_gradient(
     if not names:
         raise NoPathError(f"Nothing of --wrt reaches '{layer}', so there is no gradient to check.")
     points = values_of(graph, feeds, names, options)
-    judge = Judge(graph, function, plan, feeds, points, u, options, precision, directions * len(names))
+    judge = Judge(graph, function, judged, plan, feeds, points, u, options, precision, directions * len(names))
     rough = differenced(function)  # their steps suit float32, whatever they are judged in
     allowed = tolerance if tolerance is not None else TOLERANCE["float32" if rough else judge.precision]
     rows = []
@@ -97,6 +102,11 @@ def check_gradient(
             progress(position + 1, len(names))
     kinks = [found.sentence for found in on_kinks(graph, feeds, of=layer, wrt=names, options=options)] if count_kinks else []
     return CheckReport(layer, rows, allowed, judge.precision, judge.engine, [*plan.notes, *judge.notes, *kinks])
+
+
+def _widened(graph: Graph) -> Graph:
+    """A model in half precision in float64, so that the numbers in its derivative (the 2 / sqrt(pi) of an Erf, say) are not rounded to half."""
+    return in_precision(graph) if any(t.dtype in HALF for t in graph.types.values()) else graph
 
 
 def differenced(graph: Graph) -> bool:

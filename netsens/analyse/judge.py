@@ -61,10 +61,11 @@ class Judge:
     """The function, its gradient and its forward derivative, all in one precision, at one point."""
 
     def __init__(
-        self, graph: Graph, function: Graph, plan: GradientPlan, feeds: Mapping[str, Array], points: Mapping[str, Array], u: Array | None,
+        self, graph: Graph, function: Graph, plan: GradientPlan, as_built: GradientPlan, feeds: Mapping[str, Array], points: Mapping[str, Array], u: Array | None,
         options: RunOptions, precision: str, lines: int,
     ) -> None:  # fmt: skip
         self.graph, self.function, self.plan, self.u, self.options, self.notes = graph, function, plan, u, options, list[str]()
+        self.as_built = as_built  # what is delivered; `plan` is the same in float64, where the model is in half precision
         self.points = {n: np.asarray(a) for n, a in points.items()}
         self.feeds = {**feeds, **({plan.cotangent: u} if plan.cotangent is not None and u is not None else {})}
         self.groups = groups(graph, list(points))
@@ -165,12 +166,13 @@ class Judge:
         """The gradient as the model's own precision gives it."""
         if self._delivered is None:
             given = {k: v.astype(self.points_dtype(k)) if v.dtype.kind == "f" else v for k, v in self.feeds.items()}
-            values = dict(zip(self.plan.graph.outputs, Session(self.plan.graph, self.options).run(given), strict=True)) if self.plan.results else {}
-            self._delivered = {n: np.asarray(values[o]).astype(np.float64) for n, o in self.plan.results.items()}
+            built = self.as_built
+            values = dict(zip(built.graph.outputs, Session(built.graph, self.options).run(given), strict=True)) if built.results else {}
+            self._delivered = {n: np.asarray(values[o]).astype(np.float64) for n, o in built.results.items()}
         return self._delivered.get(name, np.zeros(self.points[name].shape))
 
     def points_dtype(self, name: str) -> Any:
-        known = self.plan.graph.types.get(name)
+        known = self.as_built.graph.types.get(name)
         return numpy_dtype(known.dtype) if known is not None and known.dtype else np.float32
 
     def inner(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -147,7 +147,29 @@ def normal_form(graph: Graph) -> Graph:
     graph = settled(walk(graph, spell_out))
     if holds_flexible_attention(graph):
         graph = settled(without_flexible_attention(graph))
-    return settled(without_sequences(graph)) if holds_sequences(graph) else graph
+    return without_places(settled(without_sequences(graph)) if holds_sequences(graph) else graph)
+
+
+def without_places(graph: Graph) -> Graph:
+    """The scales and the region of a Resize, which exporters store as floats beside the weights, are no parameters: they say where it reads."""
+    if not any(_is_resize(n) for n in graph.every_node()):
+        return graph
+
+    def weighing(g: Graph) -> set[str]:
+        """The outer values, and the graph's own, that its outputs are computed from."""
+        needed = set(g.outputs)
+        for node in reversed(g.nodes):
+            if any(o in needed for o in node.outputs):
+                needed.update(node.inputs[:1] if _is_resize(node) else node.inputs)
+                needed.update(*(weighing(inner) for _, inner in node.subgraphs()))
+        return needed
+
+    needed, read = weighing(graph), {i for n in graph.nodes for i in n.reads()}
+    return replace(graph, parameters=[p for p in graph.parameters if p in needed or p not in read])
+
+
+def _is_resize(node: Node) -> bool:
+    return node.op == "Resize" and not node.domain
 
 
 # Defaults that ONNX's own inference forgets when the attribute is absent: it would give a wrong shape, or reject the node.

@@ -13,6 +13,7 @@ import numpy as np
 
 from netsens.errors import ModelError
 from netsens.graph.graph import Array, Graph, Node, TensorType
+from netsens.graph.order import in_order
 
 if TYPE_CHECKING:
     import onnx
@@ -310,7 +311,7 @@ def graph_from_proto(proto: onnx.GraphProto, arrays: dict[str, Array], opset: in
     ]  # fmt: skip
     parameters = [k for k, a in constants.items() if is_float(a.dtype)]
     return Graph(
-        nodes, [i.name for i in proto.input if i.name not in constants], [o.name for o in proto.output], constants, types,
+        in_order(nodes), [i.name for i in proto.input if i.name not in constants], [o.name for o in proto.output], constants, types,
         opset, parameters=parameters, name=proto.name or "graph",
     )  # fmt: skip
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import numpy as np
 
 from netsens.graph.emit import Builder, Value
+from netsens.graph.graph import Array
 from netsens.rules.placement import added_along, lengths, picked_back, positions, product
 from netsens.rules.words import NodeView, expansion, jvp, linear, transpose
 
@@ -114,6 +118,33 @@ class _Scatter:
         attributes = {"axis": self.n["axis"]} if self.by_element else {}
         return self.op.emit(self.n.node.op, [x, self.indices, u], {**attributes, "reduction": reduction})
 
+    def kept(self, g: Value) -> Value:
+        """`g`, of the shape of the updates, with zeros for updates that a later one overwrites. ONNX leaves open which of them stays; exporters write
+        such indices all the same, and onnxruntime keeps the last."""
+        op, indices = self.op, self.indices
+        # Each update element (or row, at an index of ScatterND) writes its number; those that are still there are kept.
+        if self.by_element:
+            dims, places = lengths(op, self.updates), op.shape(self.data)
+        else:
+            depth = indices.shape[-1]
+            assert isinstance(depth, int)
+            dims, places = lengths(op, indices)[:-1], op.vector(list(lengths(op, self.data)[:depth]))
+        known, size = indices.constant, places.constant
+        if known is not None and size is not None:
+            written = _last_written(np.asarray(known), size.tolist(), int(self.n["axis"]) if self.by_element else None)
+            stays = written.reshape(written.shape + (1,) * (g.rank - written.ndim))
+            return g if stays.all() else op.Where(op.constant(stays), g, 0.0)
+        numbers = op.Reshape(positions(op, product(op, dims)), op.vector(list(dims)), allowzero=1)
+        nowhere = op.Expand(op.constant(np.asarray(0)), places)
+        if self.by_element:
+            axis = self.n["axis"]
+            written = op.GatherElements(op.ScatterElements(nowhere, indices, numbers, axis=axis), indices, axis=axis)
+        else:
+            written = op.GatherND(op.ScatterND(nowhere, indices, numbers), indices)
+        stays = op.Equal(written, numbers)
+        row = g.rank - len(dims)
+        return op.Where(op.Unsqueeze(stays, list(range(len(dims), g.rank))) if row else stays, g, 0.0)
+
     def shares(self) -> tuple[Value, Value]:
         """What each element of the data and of the updates weighs in a minimum or maximum, which ties split evenly; or in a product."""
         op, data, updates = self.op, self.data, self.updates
@@ -134,6 +165,19 @@ class _Scatter:
         met = self.at(zeros)
         others = op.Where(op.Equal(met, 1.0), 1.0, op.Where(op.Equal(met, 2.0), self.at(s) - z, 0.0))
         return p * q, self.at(data) * op.Where(is_zero, self.at(p) * others, self.at(p * q) / factors)
+
+
+def _last_written(indices: Array, shape: Sequence[int], axis: int | None) -> Array:
+    """Which updates no later one overwrites: of ScatterElements along an axis, or of ScatterND's rows."""
+    if axis is None:
+        place, count = tuple(np.moveaxis(indices, -1, 0)), indices.shape[:-1]
+    else:
+        place, count = tuple(np.indices(indices.shape)), indices.shape
+        place = (*place[: axis % len(shape)], indices, *place[axis % len(shape) + 1 :])
+    flat = np.ravel_multi_index([np.where(p < 0, p + d, p) for p, d in zip(place, shape, strict=True)], tuple(shape)) if shape else np.zeros(count, int)
+    last = np.full(prod(shape), -1)
+    last[flat.reshape(-1)] = np.arange(flat.size)  # NumPy, too, keeps the last
+    return np.asarray(last[flat] == np.arange(flat.size).reshape(count))
 
 
 @jvp("ScatterElements ScatterND")
@@ -159,7 +203,7 @@ def scatter_transposed(op: Builder, n: NodeView, g: Value) -> list[Value | None]
     to_data, to_updates = n.wanted[0], n.wanted[2]
     if s.reduction in (None, "none"):
         # What was overwritten didn't matter.
-        return [s.put(g, op.zeros_like(s.updates)) if to_data else None, None, s.at(g) if to_updates else None]
+        return [s.put(g, op.zeros_like(s.updates)) if to_data else None, None, s.kept(s.at(g)) if to_updates else None]
     if s.reduction == "add":
         return [g if to_data else None, None, s.at(g) if to_updates else None]
     of_data, of_updates = s.shares()

@@ -110,3 +110,14 @@ def test_at_the_command_line(kind: str, tmp_path: Path) -> None:
                 got = arrays[k].astype(np.float64)
                 assert np.linalg.norm(got - reference[k]) <= tolerance * np.linalg.norm(reference[k])
     assert set(expected) == {"x", "w1", "b1", "w2"}
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("activation", ["Erf", "Gelu", "Swish"])
+def test_a_check_holds_derivatives_in_half_precision_to_float64(activation: str, kind: str) -> None:
+    """Their numbers (the 2 / sqrt(pi) of an Erf) are rounded to half in the gradient that is delivered, not in the one that is judged."""
+    text = f"<ir_version: 10, opset_import: ['': 24]> m ({kind}[2,3] x) => ({kind}[2,3] y) {{ y = {activation}(x) }}".replace("'", '"')
+    model = netsens.load(onnx.parser.parse_model(text))
+    x = np.linspace(-1.5, 2, 6).reshape(2, 3).astype(onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(kind.upper())))
+    (row,) = model.check({"x": x}).rows
+    assert (row.verdict, row.precision) == ("pass", "float64"), row.reason

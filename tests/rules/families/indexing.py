@@ -18,10 +18,14 @@ def gather_nd(shape: Sequence[int], indices: object, batch: int = 0, constant: b
     return Case("GatherND", f"y = GatherND<batch_dims={batch}>(x, i)", {"x": tuple(shape), "i": np.array(indices)}, constants=("i",) if constant else ())
 
 
-def scatter(op: str, shape: Sequence[int], indices: object, updates: object, reduction: str, axis: int | None = None, wrt: Sequence[str] | None = None) -> Case:
+def scatter(
+    op: str, shape: Sequence[int], indices: object, updates: object, reduction: str = "none", axis: int | None = None, wrt: Sequence[str] | None = None,
+    constant: bool = False,
+) -> Case:  # fmt: skip
     """`updates` is a shape or an array."""
     along = f"axis={axis}, " if axis is not None else ""
-    return Case(op, f'y = {op}<{along}reduction="{reduction}">(x, i, u)', {"x": tuple(shape), "i": np.array(indices), "u": updates}, wrt=wrt)
+    inputs = {"x": tuple(shape), "i": np.array(indices), "u": updates}
+    return Case(op, f'y = {op}<{along}reduction="{reduction}">(x, i, u)', inputs, wrt=wrt, constants=("i",) if constant else ())
 
 
 THREE = np.array([3])
@@ -92,6 +96,17 @@ CASES = [
             scatter("ScatterElements", (2,), [0, 0, 0, 0, 1], (5,), r, axis=0),
             scatter("ScatterND", (3, 4), SAME_POINTS, (4,), r),
             scatter("ScatterND", (4, 3), [[1], [1], [-3], [0]], (4, 3), r),
+        )
+    ),
+    # Of updates to the same element onnxruntime keeps the last
+    *(
+        case
+        for constant in (True, False)
+        for case in (
+            scatter("ScatterElements", (3, 4), REPEATED, (3, 3), axis=1, constant=constant),
+            scatter("ScatterElements", (2, 3), [[0, -1], [1, 0], [-2, 1], [1, 1]], (4, 2), axis=0, constant=constant),
+            scatter("ScatterND", (3, 4), SAME_POINTS, (4,), constant=constant),
+            scatter("ScatterND", (4, 3), [[1], [1], [-3], [0]], (4, 3), constant=constant),
         )
     ),
     # A product with one, two and three zeros at one place, and ties in a maximum with the data and among updates, split evenly

@@ -7,6 +7,7 @@ reads which nodes those are."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,6 +116,8 @@ class Builder:
         # What stands in for the rule of an operator that has none, and the nodes that needed it.
         self.fallback: Callable[[Node], Any] | None = parent.fallback if parent else None
         self.differenced: list[Node] = parent.differenced if parent else []
+        # In reverse mode, what cotangents are wanted of: a rule may lean on what the rule of another operand will compute anyway.
+        self.active: AbstractSet[str] = parent.active if parent else frozenset()
         self._used: set[str] = parent._used if parent else graph.names()
         self._used.update(taken)
         self._linear: set[str] = parent._linear if parent else set()

@@ -22,7 +22,14 @@ SUBGRAPH_VJPS: dict[str, SubgraphVjp] = {}
 
 def pull(op: Builder, nodes: Sequence[Node], cotangents: Mapping[str, Value], active: set[str]) -> dict[str, Value]:
     """The cotangents of all `active` values that `cotangents` reach backwards through `nodes`."""
-    sums: dict[str, list[Value]] = {name: [g] for name, g in cotangents.items()}
+    around, op.active = op.active, active
+    try:
+        return _pull(op, nodes, {name: [g] for name, g in cotangents.items()}, active)
+    finally:
+        op.active = around
+
+
+def _pull(op: Builder, nodes: Sequence[Node], sums: dict[str, list[Value]], active: set[str]) -> dict[str, Value]:
     for node in reversed(nodes):
         gs = [_total(op, sums, o) for o in node.outputs]
         if all(g is None for g in gs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netsens.graph.emit import Builder, Value
+from netsens.rules.convolution import along_output, over_places
 from netsens.rules.normalization import per_channel, project, total_of
 from netsens.rules.words import NodeView, jvp, vjp
 
@@ -52,14 +53,19 @@ def batch_normalization_reverse(op: Builder, n: NodeView, g: Value | None, *runn
     factor = n.inputs[1] * inverse
     result: list[Value | None] = [g * per_channel(op, n, factor) if n.wanted[0] else None, None, None, None, None]
     if n.wanted[2] or n.wanted[3]:
-        total = op.ReduceSum(g, _but_channels(n), keepdims=0) if n.x.rank > 1 else op.ReduceSum(g, [0])
+        total = _summed(op, n, g)
         result[2:4] = total, -(total * factor)
     if n.wanted[1] or n.wanted[4]:
-        moment = g * (n.x - per_channel(op, n, n.inputs[3]))
-        along = op.ReduceSum(moment, _but_channels(n), keepdims=0) if n.x.rank > 1 else op.ReduceSum(moment, [0])
+        mean = n.inputs[3]
+        behind = along_output(op, n.x, g)
+        along = _summed(op, n, g * (n.x - per_channel(op, n, mean))) if behind is None else behind - mean * _summed(op, n, g)
         result[1] = along * inverse
         result[4] = along * (-0.5 * factor * inverse * inverse)
     return result
+
+
+def _summed(op: Builder, n: NodeView, g: Value) -> Value:
+    return over_places(op, g) if n.x.rank > 1 else op.ReduceSum(g, [0])
 
 
 def _of_the_batch(op: Builder, n: NodeView) -> tuple[Value, Value, list[int]]:

@@ -131,13 +131,29 @@ def places(op: Builder, value: Value) -> list[Place]:
 
 def taps(op: Builder, x: Value, windows: Windows, outs: Sequence[Place], fill: float = 0.0) -> list[Value]:
     """For each position of the window what all windows see there, [N, C, *outs]."""
+    ends = _ends(x, windows, outs)
+    return _phases(op, x, windows, outs, ends, fill) or _strided(op, x, windows, outs, ends, fill)
+
+
+def taps_last(op: Builder, x: Value, windows: Windows, outs: Sequence[Place]) -> list[Value]:
+    """The same with the channels last, [N, *outs, C]."""
+    ends, spatial = _ends(x, windows, outs), x.rank - 2
+    # [N, C, *places] -> [N, *places, C]
+    x = op.Transpose(x, perm=[0, *range(2, x.rank), 1])
+    if any(windows.begins) or any(ends):
+        x = op.Pad(x, [0, *windows.begins, 0, 0, *ends, 0])
+    return _slices(op, x, windows, outs, list(range(1, 1 + spatial)))
+
+
+def _ends(x: Value, windows: Windows, outs: Sequence[Place]) -> list[int]:
+    """How far the windows reach beyond each axis of x."""
     ends: list[int] = []
     for axis, (size, out, pad) in enumerate(zip(x.shape[2:], outs, windows.ends, strict=True)):
         if isinstance(size, int) and isinstance(out, int):
             ends.append(max(windows.reach(axis, out) - size - windows.begins[axis], 0))
         else:
             ends.append(pad + (windows.strides[axis] - 1 if windows.ceil else 0))
-    return _phases(op, x, windows, outs, ends, fill) or _strided(op, x, windows, outs, ends, fill)
+    return ends
 
 
 def _padded(op: Builder, x: Value, begins: Sequence[int], ends: Sequence[int], fill: float) -> Value:
@@ -148,17 +164,23 @@ def _padded(op: Builder, x: Value, begins: Sequence[int], ends: Sequence[int], f
 
 def _strided(op: Builder, x: Value, windows: Windows, outs: Sequence[Place], ends: Sequence[int], fill: float) -> list[Value]:
     x = _padded(op, x, windows.begins, ends, fill)
-    axes = list(range(2, x.rank))
+    return _slices(op, x, windows, outs, list(range(2, x.rank)))
+
+
+def _slices(op: Builder, x: Value, windows: Windows, outs: Sequence[Place], axes: Sequence[int]) -> list[Value]:
+    """What the windows see of x, padded already, along its spatial `axes`."""
     known = [out if isinstance(out, int) else None for out in outs]
     if windows.count == 1 and set(windows.strides) == {1} and not any(windows.pads):
         return [x]
     spans = [(out - 1) * stride + 1 for out, stride in zip(outs, windows.strides, strict=True)]
     steps = list(windows.strides) if set(windows.strides) != {1} else None
+    shape = list(x.shape)
+    shape[axes[0] : axes[-1] + 1] = known
     result = []
     for offsets in windows.positions():
         stops = op.vector([s + o for s, o in zip(spans, offsets, strict=True)])
-        t = op.Slice(x, list(offsets), stops, axes, steps)
-        result.append(op.retyped(t, (*x.shape[:2], *known)) if None not in known else t)
+        t = op.Slice(x, list(offsets), stops, list(axes), steps)
+        result.append(op.retyped(t, tuple(shape)) if None not in known else t)
     return result
 
 

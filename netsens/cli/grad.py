@@ -146,7 +146,7 @@ class Question:
 def run_one(pending: PendingSample, question: Question, destination: str, format_: str | None, summary: str | None, plot: str | None, say: Messages) -> int:
     """Computes, writes and sums up a single sample."""
     from netsens.pipeline.question import Answer, GradientQuestion
-    from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, output_path, write_arrays, write_stream
+    from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, output_path, write_arrays
     from netsens.report.plot import plot_array
     from netsens.report.progress import Progress
     from netsens.report.render import default_kind, render
@@ -156,13 +156,12 @@ def run_one(pending: PendingSample, question: Question, destination: str, format
         sample = pending.read()
         arrays = question.answer(sample, say)
         progress.advance()
-    if destination == STANDARD_OUTPUT and format_ == "jsonl":
-        write_stream(sys.stdout.buffer, batch.plain(arrays), lines=True)
+    if destination == STANDARD_OUTPUT:
+        batch.StandardOutput(format_).write(arrays, sample.features)
     elif destination != NOTHING:
-        path = output_path(destination, sample.name, suffix=f".{format_ or 'npz'}") if destination != STANDARD_OUTPUT else destination
-        write_arrays(path, arrays, stream=sys.stdout.buffer, features=_features(sample, arrays))
-        if destination != STANDARD_OUTPUT:
-            say.note(f"wrote {len(arrays)} {'array' if len(arrays) == 1 else 'arrays'} to {path}.")
+        path = output_path(destination, sample.name, suffix=f".{format_ or 'npz'}")
+        write_arrays(path, arrays, features=_features(sample, arrays), make_folder=path != destination)
+        say.note(f"wrote {len(arrays)} {'array' if len(arrays) == 1 else 'arrays'} to {path}.")
     stream = sys.stderr if destination == STANDARD_OUTPUT else sys.stdout
     kind = summary or default_kind(stream)
     if kind != "none" and not (stream is sys.stderr and (say.quiet or summary is None)):

@@ -74,7 +74,6 @@ def jacobian(
 
     import netsens
     from netsens.report.inputs import plan_inputs
-    from netsens.report.outputs import check_output
     from netsens.report.plot import check_plot_path
     from netsens.report.sparse import check_sparse_output
 
@@ -85,16 +84,16 @@ def jacobian(
         if not inputs and specs and inputs_from is None:
             say.note("no --input was given: the inputs are random:0.")
         destination = output or (f"{path.stem}.jacobian/" if plan.is_batch else f"{path.stem}.jacobian.npz")
+        asked = batch.BatchOptions(None, jobs, resume, format_, timings, dask)
         if not explain:
-            check_output(destination, is_batch=plan.is_batch)
+            batch.check_destination(destination, plan, asked)
         if sparse:
             check_sparse_output(destination)
         if plot:
             check_plot_path(plot)
         command = Command(
-            loaded, list(wrt), of, target, mode, sparse, per_sample, method, memory_limit, singular_values, destination, output is None, summary, plot
+            loaded, list(wrt), of, target, mode, sparse, per_sample, method, memory_limit, singular_values, destination, format_, summary, plot
         )
-        asked = batch.BatchOptions(None, jobs, resume, format_, timings, dask)
         if explain:
             sample = next(iter(plan)).read()
             point = loaded.linearize(sample.arrays, of, list(wrt), target, method=method)
@@ -113,7 +112,7 @@ def jacobian(
             )
             return batch.Batch(many, plan, asked, destination, summary, plot, say, "jacobian").run()
         else:
-            command.one(next(iter(plan)).read(), False, say)
+            command.one(next(iter(plan)).read(), say)
     return 0
 
 
@@ -122,13 +121,13 @@ class Command:
 
     def __init__(
         self, model: Model, wrt: list[str], of: str | None, target: str | None, mode: str, sparse: bool, per_sample: bool, method: str,
-        memory_limit: int | None, singular: int | None, destination: str, by_default: bool, summary: str | None, plot: str | None,
+        memory_limit: int | None, singular: int | None, destination: str, format_: str | None, summary: str | None, plot: str | None,
     ) -> None:  # fmt: skip
         self.model, self.wrt, self.of, self.target, self.mode, self.method = model, wrt, of, target, mode, method
         self.sparse, self.per_sample, self.memory_limit, self.singular = sparse, per_sample, memory_limit, singular
-        self.destination, self.by_default, self.summary, self.plot = destination, by_default, summary, plot
+        self.destination, self.format, self.summary, self.plot = destination, format_, summary, plot
 
-    def one(self, sample: Sample, is_batch: bool, say: Messages) -> None:
+    def one(self, sample: Sample, say: Messages) -> None:
         from netsens.errors import UsageError
         from netsens.jacobian.answer import jacobian, result_bytes, sparse_bytes, sparse_file
         from netsens.jacobian.figures import figures
@@ -166,16 +165,18 @@ class Command:
                 )
                 rows = self._rows(point, found, {})
         if found is not None and streamed is None and to != NOTHING:
-            path = output_path(to, sample.name) if to != STANDARD_OUTPUT else to
+            path = output_path(to, sample.name, suffix=f".{self.format or 'npz'}") if to != STANDARD_OUTPUT else to
             if self.sparse:
-                if is_batch or is_folder(to):
+                if is_folder(to):
                     Path(to).mkdir(parents=True, exist_ok=True)
                 write_sparse(path, found, sys.stdout.buffer)
+            elif to == STANDARD_OUTPUT:
+                batch.StandardOutput(self.format).write(found, {})
             else:
-                write_arrays(path, found, stream=sys.stdout.buffer, make_folder=is_batch or is_folder(to))
-            if to != STANDARD_OUTPUT and not is_batch:
+                write_arrays(path, found, make_folder=is_folder(to))
+            if to != STANDARD_OUTPUT:
                 say.note(f"wrote {len(found)} {'array' if len(found) == 1 else 'arrays'} to {path}.")
-        self._report(rows, found, point, sample, is_batch, say)
+        self._report(rows, found, point, say)
 
     def what(self, point: Point) -> str:
         """What is computed, in the user's words."""
@@ -213,7 +214,7 @@ class Command:
                 rows[w] = of_array(w, matrix, out, matrix.shape[len(out) :]).row()
         return rows
 
-    def _report(self, rows: dict[str, dict[str, Any]], found: Mapping[str, Any] | None, point: Point, sample: Sample, is_batch: bool, say: Messages) -> None:
+    def _report(self, rows: dict[str, dict[str, Any]], found: Mapping[str, Any] | None, point: Point, say: Messages) -> None:
         """The summary, the singular values, the picture."""
         from netsens.report.outputs import STANDARD_OUTPUT
         from netsens.report.render import default_kind, render
@@ -227,16 +228,14 @@ class Command:
         stream = sys.stderr if self.destination == STANDARD_OUTPUT else sys.stdout
         kind = self.summary or default_kind(stream)
         if kind != "none" and not (stream is sys.stderr and (say.quiet or self.summary is None)):
-            lead = {"input": sample.source} if is_batch else {}
             wide = kind in ("json", "csv")
-            printed = [{**lead, **(row if wide else {k: v for k, v in row.items() if k not in ("mean", "std", "l1", "largest", "at")})} for row in rows.values()]
+            printed = [row if wide else {k: v for k, v in row.items() if k not in ("mean", "std", "l1", "largest", "at")} for row in rows.values()]
             if values is not None and kind == "json":
                 printed = [{**row, "singular_values": values} for row in printed]
             render(printed, kind, stream)  # type: ignore[arg-type]
         if self.plot and found:
-            picture = self.plot if not is_batch else str(Path(self.plot).with_stem(f"{Path(self.plot).stem}-{sample.name}"))
-            self._draw(picture, found, point)
-            say.note(f"drew the Jacobian in {picture}.")
+            self._draw(self.plot, found, point)
+            say.note(f"drew the Jacobian in {self.plot}.")
 
     def _draw(self, picture: str, found: Mapping[str, Any], point: Point) -> None:
         """All tensors side by side; per sample, the first sample's."""

@@ -1,7 +1,8 @@
 """`manifest.jsonl`: what became of each input of a batch run, a line of JSON each.
 
 While the run goes on a line is added with each result, `seconds` among its figures. When all is done the lines are put in the inputs' order, a line an
-input, and without `seconds` (unless they were asked for), so that the folder is the same to the byte however often the run was interrupted."""
+input, and without `seconds` (unless they were asked for), so that the folder is the same to the byte however often the run was interrupted. A sample of a
+stream has no file whose age could tell whether it is still the same: its line holds the digest of its arrays (`input_sha256`) instead."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from typing import IO, Any
 from netsens.errors import InputError, OutputError
 from netsens.pipeline.work import FULL, DiskFullError, Outcome, digest_of
 from netsens.report.atomic import replacing, unwritable
-from netsens.report.lists import FileNames
+from netsens.report.lists import FileNames, StreamNames
 from netsens.report.remote import read_remote, write_remote
 from netsens.report.render import json_ready
 
@@ -29,7 +30,7 @@ _UNFINISHED = re.compile(r"\..+\.([0-9a-f]{12}|[0-9]+)\.part")
 class Manifest:
     """The manifest of one folder. `resume`: lines of an earlier run count."""
 
-    def __init__(self, folder: Path, files: FileNames, key: str, suffix: str, resume: bool) -> None:
+    def __init__(self, folder: Path, files: FileNames | StreamNames, key: str, suffix: str, resume: bool) -> None:
         self.folder, self.files, self.key, self.suffix = folder, files, key, suffix
         self.path = folder / MANIFEST
         self._places = array("q", [-1]) * len(files)  # where each input's line begins
@@ -45,28 +46,41 @@ class Manifest:
     def _read(self) -> None:
         """Finds the lines of an earlier run; one that it left unfinished is cut off."""
         self._file.seek(0)
-        numbers = {path: number for number, path in enumerate(self.files.paths)} if os.fstat(self._file.fileno()).st_size else {}
+        number_of = self.files.numbers() if os.fstat(self._file.fileno()).st_size else None
         place = 0
         for line in self._file:
             row = _parsed(line)
             if row is None and not line.endswith(b"\n"):
                 self._file.truncate(place)
                 break
-            if row is not None and row["input"] is not None:
-                number = numbers.get(row["input"])
+            if row is not None and row["input"] is not None and number_of is not None:
+                number = number_of(row["input"])
                 if number is not None:
-                    self._places[number] = place
+                    self._put(number, place)
                 elif row.get("status") == "done":
                     self._others.append(place)
             place += len(line)
         self._file.seek(0, os.SEEK_END)
 
-    def is_done(self, number: int) -> bool:
-        """Whether the input's result is there, whole, from the same question, and no older than the input."""
+    def _put(self, number: int, place: int) -> None:
+        """Keeps where an input's line begins; a stream's inputs are not known beforehand."""
+        if number >= len(self._places):
+            self._places.extend([-1] * (number + 1 - len(self._places)))
+        self._places[number] = place
+
+    def summary(self, number: int) -> list[dict[str, Any]]:
+        """The summary rows of an input that is done."""
         row = self._row(self._places[number])
+        return list(row.get("summary", [])) if row is not None else []
+
+    def is_done(self, number: int, digest: str = "") -> bool:
+        """Whether the input's result is there, whole, from the same question, and no older than the input; of a stream's, from the same arrays."""
+        row = self._row(self._places[number]) if number < len(self._places) else None
         name, path = self.files[number]
         if row is None or row.get("status") != "done" or row.get("key") != self.key or row.get("output") not in (name + self.suffix, name + "/"):
             return False
+        if digest or "input_sha256" in row:
+            return row.get("input_sha256") == digest and self._is_whole(row)
         return self._is_whole(row) and not _is_newer(path, self.folder / row["output"])
 
     def add(self, outcome: Outcome) -> None:
@@ -76,11 +90,13 @@ class Manifest:
             row |= {"status": "failed", "error": outcome.error}
         else:
             row |= {"output": outcome.output, "status": "done", "bytes": outcome.size, "sha256": outcome.sha256, "key": self.key}
+        if outcome.entry.digest:
+            row["input_sha256"] = outcome.entry.digest
         row |= {"seconds": round(outcome.seconds, 6)}
         if not outcome.error:
             row["summary"] = outcome.rows
         try:
-            self._places[outcome.entry.number] = self._file.tell()
+            self._put(outcome.entry.number, self._file.tell())
             self._file.write(_line(row))
             self._file.flush()
         except OSError as error:
@@ -127,7 +143,7 @@ class Manifest:
 class RemoteManifest(Manifest):
     """The manifest of a folder in an object store, which has no appending: kept here, and sent there now and then and at the end, however that comes."""
 
-    def __init__(self, folder: str, files: FileNames, key: str, suffix: str, resume: bool) -> None:
+    def __init__(self, folder: str, files: FileNames | StreamNames, key: str, suffix: str, resume: bool) -> None:
         self.remote = f"{folder.rstrip('/')}/{MANIFEST}"
         self.target = folder.rstrip("/")
         self._here = tempfile.TemporaryDirectory()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Question(Protocol):
 
     model: Model
     suffix: str
+    detail: ClassVar[tuple[str, ...]]  # figures of a summary row that are too much for a table
 
     def answer(self, sample: Sample, folder: str | None) -> Answer: ...
 
@@ -50,6 +51,8 @@ class Question(Protocol):
 @dataclass(slots=True)
 class GradientQuestion:
     """The gradient of `of` by `wrt`."""
+
+    detail: ClassVar[tuple[str, ...]] = ()
 
     model: Model
     wrt: list[str]
@@ -96,6 +99,8 @@ class GradientQuestion:
 @dataclass(slots=True)
 class JacobianQuestion:
     """The Jacobian of `of` by `wrt`."""
+
+    detail: ClassVar[tuple[str, ...]] = ("mean", "std", "l1", "largest", "at", "singular_values")
 
     model: Model
     wrt: list[str]
@@ -163,8 +168,6 @@ class JacobianQuestion:
         return _key(self.model, ["jacobian", self.wrt, self.of, self.target, self.mode, self.sparse, self.per_sample, self.method])
 
 
-
-
 def _without_name(row: Row) -> Row:
     return {k: v for k, v in row.items() if k != "name"}
 
@@ -186,5 +189,3 @@ def _key(model: Model, asked: Sequence[Any]) -> str:
 
     walk(model.graph, add)
     return digest.hexdigest()[:16]
-
-

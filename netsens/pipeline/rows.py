@@ -117,19 +117,20 @@ class GrowingCsv:
     """A table with a row for each row of the array."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self.text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
-        self.writer = csv.writer(self.text, lineterminator="\n")
-        self.begun = False
+        self.stream, self.begun = stream, False
 
     def add(self, arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]]) -> None:
         from netsens.report.outputs import as_table
 
         columns, rows = as_table(arrays, features, ".csv")
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
         if not self.begun:
-            self.writer.writerow(columns)
+            writer.writerow(columns)
             self.begun = True
-        self.writer.writerows(rows)
-        self.text.flush()
+        writer.writerows(rows)
+        self.stream.write(text.getvalue().encode())
+        self.stream.flush()
 
 
 Growing = GrowingNpy | GrowingLines | GrowingCsv
@@ -151,10 +152,7 @@ def growing_file(path: str, rows: int) -> Iterator[Growing]:
     with replacing(path) as temporary:
         try:
             with temporary.open("wb") as file:
-                writer = growing(file, Path(path).suffix.lower(), rows)
-                yield writer
-                if isinstance(writer, GrowingCsv):
-                    writer.text.detach()
+                yield growing(file, Path(path).suffix.lower(), rows)
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -32,13 +32,15 @@ class DiskFullError(OutputError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One input: its number in the list, its slot in a gathered run, its name and where it is. `done`: its result is there already."""
+    """One input: its number in the list, its slot in a gathered run, its name and where it is. `done`: its result is there already. `digest`: of a
+    stream's sample, which has no file of its own to be known by."""
 
     number: int
     slot: int
     name: str
     source: str
     done: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,15 @@ class _reported:
         self.outcome.status = error.exit_status if isinstance(error, NetsensError) else 1
         self.outcome.answer = None
         return True
+
+
+def digest_of_sample(sample: Sample) -> str:
+    """The SHA-256 of a sample's arrays, with their names, dtypes and shapes."""
+    digest = hashlib.sha256()
+    for name, array in sample.arrays.items():
+        digest.update(repr((name, array.dtype.name, array.shape)).encode())
+        digest.update(repr(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _digest(*paths: str | Path) -> str:

@@ -60,8 +60,10 @@ def read_stream(stream: BinaryIO, source: str = "stdin") -> Iterator[Content | I
     can't be read is an error of its own, and the rest goes on."""
     head = _read_exactly(stream, _LONGEST_MAGIC, line=True)
     if head.startswith(NPY_MAGIC):
+        number = 1
         while head:
-            yield _decode_npy(cast(BinaryIO, _Resumed(head, stream)), source)
+            yield _decode_npy(cast(BinaryIO, _Resumed(head, stream)), source if number == 1 else f"{source}, number {number}")
+            number += 1
             head = _read_exactly(stream, _LONGEST_MAGIC)
         return
     if head.lstrip()[:1] in b"[{" and head.strip():

@@ -18,7 +18,7 @@ from netsens.report.dtypes import Array, convert, warn_of_non_finite
 from netsens.report.generate import Generator, generated_shape, parse_generator
 from netsens.report.images import PLAIN, ImageOptions
 from netsens.report.json_lines import JSON_LINES
-from netsens.report.lists import FileNames, read_list
+from netsens.report.lists import FileNames, StreamNames, read_list
 from netsens.report.remote import is_remote, remote_files
 from netsens.report.specs import InputSpec, check_shape, format_shape, nearest, quoted
 
@@ -60,6 +60,7 @@ class InputPlan:
     open_file: Callable[[str, str], Sample] | None = None
     whole: str | None = None
     rows: RowReader | None = None
+    stream: StreamNames | None = None
 
     def __iter__(self) -> Iterator[PendingSample]:
         return self.pending()
@@ -137,8 +138,10 @@ def plan_inputs(
         if varying.text == STANDARD_INPUT:
             if stdin is None:
                 raise UsageError("--input -: there is no standard input to read")
-            return InputPlan(False, None, lambda: _stream_samples(reader, varying, stdin, "stdin"))
-        return InputPlan(False, None, lambda: _line_samples(reader, varying))
+            piped = StreamNames("stdin", "stdin")
+            return InputPlan(False, None, lambda: _stream_samples(reader, varying, stdin, piped), stream=piped)
+        lines = StreamNames(Path(varying.text).stem, varying.text)
+        return InputPlan(False, None, lambda: _line_samples(reader, varying, lines), stream=lines)
     names = FileNames(varying.files)
     opener = FileReader(reader, varying.number)
     return InputPlan(
@@ -197,10 +200,9 @@ def _single_name(sources: Sequence[_Source]) -> tuple[str, str]:
     return (sources[0].text.partition(":")[0], sources[0].text) if sources else ("run", "no input")
 
 
-def _stream_samples(reader: _Reader, source: _Source, stream: BinaryIO, text: str) -> Iterator[PendingSample]:
-    for number, content in enumerate(read_stream(stream, text), start=1):
-        name = "stdin" if number == 1 else f"stdin-{number}"
-        where = text if number == 1 else f"{text}, number {number}"
+def _stream_samples(reader: _Reader, source: _Source, stream: BinaryIO, names: StreamNames) -> Iterator[PendingSample]:
+    for number, content in enumerate(read_stream(stream, names.source)):
+        name, where = names[number]
         if isinstance(content, InputError):
             yield PendingSample(name, where, partial(_refuse, content), True)
         else:
@@ -208,11 +210,10 @@ def _stream_samples(reader: _Reader, source: _Source, stream: BinaryIO, text: st
             yield PendingSample(name, where, partial(reader.sample, name, where, {source.number: content}), json)
 
 
-def _line_samples(reader: _Reader, source: _Source) -> Iterator[PendingSample]:
+def _line_samples(reader: _Reader, source: _Source, names: StreamNames) -> Iterator[PendingSample]:
     """The samples of a file of JSON lines."""
     with open(source.text, "rb") as stream:
-        for pending in _stream_samples(reader, source, stream, source.text):
-            yield replace(pending, name=pending.name.replace("stdin", Path(source.text).stem))
+        yield from _stream_samples(reader, source, stream, names)
 
 
 def _refuse(error: InputError) -> Sample:

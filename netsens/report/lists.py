@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +49,10 @@ class FileNames:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return (self[index] for index in range(len(self.paths)))
 
+    def numbers(self) -> Callable[[str], int | None]:
+        """What tells a file's index by its path."""
+        return {path: number for number, path in enumerate(self.paths)}.get
+
     def _unique(self, spelling: int) -> bool:
         return len({self._name(path, spelling).casefold() for path in self.paths}) == len(self.paths)
 
@@ -59,6 +63,30 @@ class FileNames:
             return stem
         relative = path[len(self._root) :].lstrip("/") if is_remote(path) else Path(os.path.relpath(path, self._root or ".")).as_posix()
         return relative if spelling == 2 else relative[: len(relative) - len(base)] + stem
+
+
+class StreamNames:
+    """The samples of a stream, which are known as they come: a name for each one's results, and where it came from."""
+
+    def __init__(self, stem: str, source: str) -> None:
+        self.stem, self.source = stem, source
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int) -> tuple[str, str]:
+        return (self.stem, self.source) if index == 0 else (f"{self.stem}-{index + 1}", f"{self.source}, number {index + 1}")
+
+    def numbers(self) -> Callable[[str], int | None]:
+        """What tells a sample's index by where it came from."""
+
+        def number(source: str) -> int | None:
+            if source == self.source:
+                return 0
+            place, _, last = source.rpartition(", number ")
+            return int(last) - 1 if place == self.source and last.isdecimal() and int(last) > 1 else None
+
+        return number
 
 
 def _root(paths: Sequence[str]) -> str:

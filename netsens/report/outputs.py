@@ -125,12 +125,12 @@ def encoded(arrays: Mapping[str, Array], suffix: str) -> bytes | None:
 _IN_MEMORY = 16 << 20
 
 
-def write_stream(stream: IO[bytes], arrays: Mapping[str, Array], *, lines: bool = False) -> None:
-    """One array as `.npy`, several as `.npz`, to an open binary stream; `numpy.load` reads either. With `lines`, a line of JSON."""
+def write_stream(stream: IO[bytes], arrays: Mapping[str, Array], format_: str | None = None) -> None:
+    """Arrays to an open binary stream as `npy`, `npz` or `jsonl`; by default one array as `.npy`, several as `.npz`, which `numpy.load` tells apart."""
     try:
-        if lines:
+        if format_ == "jsonl":
             stream.write(json_line(arrays))
-        elif len(arrays) == 1:
+        elif format_ == "npy" or (format_ is None and len(arrays) == 1):
             write_npy(stream, next(iter(arrays.values())))
         else:
             whole = io.BytesIO()  # a zip archive is finished at its front, which a pipe cannot do

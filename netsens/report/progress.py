@@ -126,6 +126,8 @@ class Progress:
                 TextColumn("{task.fields[failures]}"),
                 console=Console(file=self._stream),
                 transient=True,
+                # what is printed meanwhile goes above the bar, but never from a file or a pipe to the terminal
+                redirect_stdout=sys.stdout.isatty(),
             )
             self._task = self._bar.add_task(
                 self.description, total=self.total, completed=self.done, failures=self._failures()

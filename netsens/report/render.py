@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TextIO
@@ -14,7 +15,7 @@ from netsens.report.specs import format_shape
 Row = Mapping[str, Any]
 TableKind = Literal["table", "markdown", "csv", "json"]
 KINDS: tuple[TableKind, ...] = ("table", "markdown", "csv", "json")
-_PIPED_WIDTH = 80
+PIPED_WIDTH = 80
 _NARROWEST_NAME = 12
 _SHORTEST_NAME = 24  # below this the shape goes beneath the name rather than beside it
 
@@ -39,7 +40,7 @@ def render(
         columns = _columns(rows)
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([_full(column, row.get(column)) for column in columns] for row in rows)
+        writer.writerows([full_cell(column, row.get(column)) for column in columns] for row in rows)
     elif kind == "markdown":
         _render_markdown(rows, stream, title)
     else:
@@ -75,7 +76,8 @@ def _columns(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def _short(column: str, value: Any) -> str:
+def short_cell(column: str, value: Any) -> str:
+    """A value as a table has it, rounded."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if column == "shape":
@@ -98,7 +100,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def _full(column: str, value: Any) -> str:
+def full_cell(column: str, value: Any) -> str:
+    """A value as CSV has it, with every digit."""
     if value is None:
         return ""
     return format_shape(value) if column == "shape" else str(value)
@@ -109,13 +112,13 @@ def _render_markdown(rows: Sequence[Row], stream: TextIO, title: str | None) -> 
     if title:
         stream.write(f"**{title}**\n\n")
     stream.write("| " + " | ".join(columns) + " |\n")
-    stream.write("| " + " | ".join("---" if column in _TEXTUAL else "---:" for column in columns) + " |\n")
+    stream.write("| " + " | ".join("---" if column in TEXTUAL else "---:" for column in columns) + " |\n")
     for row in rows:
-        cells = [_short(column, row.get(column)).replace("|", "\\|") for column in columns]
+        cells = [short_cell(column, row.get(column)).replace("|", "\\|") for column in columns]
         stream.write("| " + " | ".join(cells) + " |\n")
 
 
-_TEXTUAL = ("name", "shape", "operator", "status", "method", "rule", "dtype", "place", "role", "wrt", "verdict")
+TEXTUAL = ("input", "name", "feature", "shape", "operator", "status", "method", "rule", "dtype", "place", "role", "wrt", "verdict")
 
 
 def _render_table(rows: Sequence[Row], stream: TextIO, width: int, title: str | None) -> None:
@@ -125,7 +128,7 @@ def _render_table(rows: Sequence[Row], stream: TextIO, width: int, title: str | 
     from rich.text import Text
 
     columns = _columns(rows)
-    cells = [{column: _short(column, row.get(column)) for column in columns} for row in rows]
+    cells = [{column: short_cell(column, row.get(column)) for column in columns} for row in rows]
     widths = {column: max([len(column), *(len(row[column]) for row in cells)]) for column in columns}
     room = max(width - _total(widths, columns), _NARROWEST_NAME)
     if "name" in widths and "shape" in widths and room < min(widths["name"], _SHORTEST_NAME):
@@ -142,12 +145,14 @@ def _render_table(rows: Sequence[Row], stream: TextIO, width: int, title: str | 
         box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
     )
     for column in columns:
-        table.add_column(column, justify="left" if column in _TEXTUAL else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in TEXTUAL else "right", no_wrap=True)
     for row in cells:
         table.add_row(*(Text(row[column]) for column in columns))  # Text: a name such as x[0] is no markup
     # a terminal too narrow gets broken lines rather than cut numbers, which would read as others
     needed = _total(widths, columns) + (room if "name" in widths else 0)
-    console = Console(file=stream, width=max(width, needed), highlight=False, emoji=False)
+    # (rich gives a dumb terminal 80 columns, whatever it is told)
+    plain = False if os.environ.get("TERM") in ("dumb", "unknown") else None
+    console = Console(file=stream, width=max(width, needed), highlight=False, emoji=False, force_terminal=plain)
     console.print(table)
 
 
@@ -157,4 +162,4 @@ def _total(widths: Mapping[str, int], columns: Sequence[str]) -> int:
 
 
 def _width_of(stream: TextIO) -> int:
-    return shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns if stream.isatty() else _PIPED_WIDTH
+    return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns if stream.isatty() else PIPED_WIDTH

@@ -55,6 +55,26 @@ def summarize(name: str, array: Array) -> Row:
     return row
 
 
+def joined(first: Row, second: Row) -> Row:
+    """The row of two arrays one after another along their first axis, from the rows of each."""
+    sizes = [math.prod(row["shape"]) for row in (first, second)]
+    nans = [row.get("nan", 0) for row in (first, second)]
+    counts = [size - nan for size, nan in zip(sizes, nans, strict=True)]
+    row = {k: v for k, v in (first if counts[0] else second).items() if k != "nan"}
+    if all(counts):
+        share = counts[1] / sum(counts)
+        apart = second["mean"] - first["mean"]
+        deviations = math.sqrt(1 - share) * first["std"], math.sqrt(share) * second["std"], math.sqrt(share * (1 - share)) * apart
+        row["mean"] = first["mean"] + share * apart
+        row["std"] = math.hypot(*deviations) if all(map(math.isfinite, deviations)) else math.nan
+        row["min"], row["max"] = min(first["min"], second["min"]), max(first["max"], second["max"])
+    row["shape"] = [first["shape"][0] + second["shape"][0], *first["shape"][1:]]
+    row["l1"], row["l2"] = first["l1"] + second["l1"], math.hypot(first["l2"], second["l2"])
+    zeros = [r["zeros"] * size if size else 0.0 for r, size in zip((first, second), sizes, strict=True)]
+    row["zeros"] = sum(zeros) / sum(sizes) if sum(sizes) else math.nan
+    return row | ({"nan": sum(nans)} if any(nans) else {})
+
+
 def _second_moments(flat: Array, mean: float, largest: float, count: int) -> tuple[float, float]:
     """Standard deviation (of the population) and L2 norm, scaled so that squares neither overflow nor vanish."""
     if not count:

@@ -14,6 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import netsens
+from netsens.errors import RunError
+from netsens.pipeline.cluster import _Sent
+from netsens.pipeline.question import GradientQuestion
+from netsens.pipeline.work import Entry, Outcome, Result, Unit, Work
+from netsens.report.inputs import Sample
 from tests.cli.shell import SAMPLES, is_clear, shell
 from tests.cli.shell import netsens as run
 from tests.pipelines.test_kill import content, make_inputs, same
@@ -59,6 +65,49 @@ def test_a_worker_killed_in_the_middle(cluster: tuple[str, list[int]], tmp_path:
     os.kill(workers[0], signal.SIGKILL)
     assert process.wait(120) == 3, (tmp_path / "err").read_text()
     same(tmp_path / "whole", tmp_path / "out")
+
+
+class Lost:
+    """A future whose result is gone for good, or there."""
+
+    def __init__(self, gone: bool, result: Result) -> None:
+        self.gone, self.found = gone, result
+
+    def result(self) -> Result:
+        if self.gone:
+            raise RuntimeError("the key is forgotten")
+        return self.found
+
+
+class Forgetful:
+    """A client of a cluster that loses `times` results, and the work with them."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.scattered, self.status = times, 0, "cancelled"
+
+    def scatter(self, work: Work, **options: bool) -> Forgetful:
+        self.scattered += 1
+        return self
+
+    def submit(self, function: object, work: object, unit: Unit, **options: object) -> Lost:
+        self.times -= 1
+        return Lost(self.times >= 0, Result([Outcome(entry) for entry in unit.entries]))
+
+
+def test_a_result_that_went_with_its_worker_is_asked_for_again() -> None:
+    unit = Unit((Entry(0, 0, "x", "x.npy"),))
+    work = Work(GradientQuestion(netsens.load(DIGITS), ["inputs"]), read_nothing)
+    client = Forgetful(2)
+    sent = _Sent(client, work)
+    assert sent.result(unit, sent.submit(unit)).outcomes[0].entry.source == "x.npy"
+    assert client.scattered == 3
+    sent = _Sent(Forgetful(9), work)
+    with pytest.raises(RunError, match=r"gave up on 'x\.npy'"):
+        sent.result(unit, sent.submit(unit))
+
+
+def read_nothing(name: str, path: str) -> Sample:
+    raise AssertionError(path)
 
 
 def test_a_list_of_jacobians_on_a_local_cluster(tmp_path: Path) -> None:

@@ -38,6 +38,23 @@ def test_rows_of_a_big_array(output: str, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["big.npy", output])
 
 
+@pytest.mark.parametrize("more", ["", "-j 2"])
+def test_the_summary_is_that_of_all_rows(more: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((41, 10)).astype(np.float32)
+    x[7, 3] = np.nan
+    names = (SAMPLES / "diabetes.csv").read_text().splitlines()[0]
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",", header=names, comments="")
+    whole = run("grad", DIABETES, "--input", "x.csv", "-o", "g.npy", cwd=tmp_path)
+    parts = shell(f"netsens grad {DIABETES} --input x.csv --batch-size 8 {more} -o g.csv", tmp_path)
+    assert parts.code == 0, parts.err
+    found, expected = ([json.loads(line) for line in done.text.splitlines()] for done in (parts, whole))
+    assert len(found) == len(expected) == 11
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        assert (a["name"], a["shape"], a.get("feature"), a.get("nan")) == (b["name"], b["shape"], b.get("feature"), b.get("nan"))
+        np.testing.assert_allclose([a[k] for k in ("mean", "std", "min", "max", "l1", "l2", "zeros")], [b[k] for k in ("mean", "std", "min", "max", "l1", "l2", "zeros")], rtol=1e-4, atol=1e-6)
+
+
 def test_rows_in_fortran_order_and_onto_standard_output(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((33, 10)).astype(np.float32)
     np.save(tmp_path / "big.npy", np.asfortranarray(x))

@@ -82,7 +82,7 @@ def test_a_file_of_json_lines(tmp_path: Path) -> None:
     assert len((tmp_path / "g.jsonl").read_text().splitlines()) == 3
     done = run("grad", DIABETES, "--input", "x.jsonl", "-o", "out/", "--format", "npy", "--summary", "csv", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["x-2.npy", "x-3.npy", "x.npy"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.jsonl", "x-2.npy", "x-3.npy", "x.npy"]
     assert len(done.text.splitlines()) == 4  # one header
 
 
@@ -126,3 +126,67 @@ def test_through_a_pipe_to_python(tmp_path: Path) -> None:
     done = shell(f"cat {SAMPLES}/digits.npy | netsens grad {DIGITS} --input - -o - | {sys.executable} consume.py", tmp_path)
     assert done.code == 0, done.err
     assert done.text.strip() == "(1, 1, 28, 28)"
+
+
+def manifest(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def test_a_stream_into_a_folder_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    given = digits(5)
+    call = ("grad", DIGITS, "--input", "-", "--of", "logits", "--resume", "-o")
+    whole = run(*call, "whole/", cwd=tmp_path, stdin=stream(given))
+    assert whole.code == 0, whole.err
+    rows = manifest(tmp_path / "whole")
+    assert [(row["input"], row["output"], row["status"]) for row in rows] == [("stdin" if k == 0 else f"stdin, number {k + 1}", f"stdin{'' if k == 0 else f'-{k + 1}'}.npz", "done") for k in range(5)]
+    first = run(*call, "out/", cwd=tmp_path, stdin=stream(given)[:-5])
+    assert first.code == 2
+    assert is_clear(first.err, "stdin, number 5", "truncated")
+    again = run(*call, "out/", cwd=tmp_path, stdin=stream(given))
+    assert "5 of 5 inputs are done, 4 of them before" in again.err
+    assert again.text == whole.text  # the summary of all, as if nothing had happened
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == {p.name: p.read_bytes() for p in (tmp_path / "whole").iterdir()}
+    given[1], given[3] = given[1] + 1, given[3] * 2
+    other = run(*call, "out/", cwd=tmp_path, stdin=stream(given))
+    assert "3 of them before" in other.err
+    with np.load(tmp_path / "out" / "stdin-2.npz") as file:
+        np.testing.assert_array_equal(file["image"], netsens.load(DIGITS).grad(given[1], of="logits")["image"])
+
+
+def test_json_lines_into_a_folder_leave_a_manifest(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 10)).astype(np.float32)
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(r.tolist()) + "\n" for r in rows[:2]) + "nonsense\n" + json.dumps(rows[2].tolist()) + "\n")
+    call = ("grad", DIABETES, "--input", "x.jsonl", "-o", "out/", "--format", "npy")
+    done = run(*call, cwd=tmp_path)
+    assert done.code == 3, done.err
+    assert [(row["input"], row["status"]) for row in manifest(tmp_path / "out")] == [
+        ("x.jsonl", "done"), ("x.jsonl, number 2", "done"), ("x.jsonl, number 3", "failed"), ("x.jsonl, number 4", "done"),
+    ]  # fmt: skip
+    before = (tmp_path / "out" / "manifest.jsonl").read_bytes()
+    assert "3 of them before" in run(*call, "--resume", cwd=tmp_path).err
+    assert (tmp_path / "out" / "manifest.jsonl").read_bytes() == before
+
+
+def test_a_table_on_standard_output(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 10)).astype(np.float32)
+    names = (SAMPLES / "diabetes.csv").read_text().splitlines()[0]
+    lines = "".join(json.dumps(dict(zip(names.split(","), r.tolist(), strict=True))) + "\n" for r in rows)
+    done = run("grad", DIABETES, "--input", "-", "-o", "-", "--format", "csv", cwd=tmp_path, stdin=lines.encode())
+    assert done.code == 0, done.err
+    header, *found = done.text.splitlines()
+    assert header == names
+    (expected,) = netsens.load(DIABETES).grad(rows).values()
+    np.testing.assert_allclose(np.loadtxt(found, delimiter=","), expected, rtol=1e-5)
+    np.save(tmp_path / "x.npy", rows)
+    done = shell(f"netsens grad {DIABETES} --input x.npy --batch-size 2 -o - --format csv > g.csv", tmp_path)
+    assert done.code == 0, done.err
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "g.csv", delimiter=",", skiprows=1), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    (["-o", "-", "--format", "h5"], ["h5", "standard output"]), (["-o", "g.npy", "--format", "csv"], ["csv", "g.npy"]), (["-o", "out/", "--dask", "local"], ["--dask"]),
+])  # fmt: skip
+def test_what_a_stream_cannot_do(more: list[str], words: list[str], tmp_path: Path) -> None:
+    done = run("grad", DIGITS, "--input", "-", "--of", "logits", *more, cwd=tmp_path, stdin=stream(digits(2)))
+    assert done.code == 2
+    assert is_clear(done.err, *words)

@@ -6,13 +6,16 @@ import csv
 import io
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from netsens.errors import NetsensWarning
 from netsens.report import summary
 from netsens.report.render import KINDS, default_kind, fold_middle, format_number, render
-from netsens.report.summary import summarize
+from netsens.report.running import RunningSummary
+from netsens.report.summary import joined, summarize
 
 
 def printed(rows: list[dict[str, object]], kind: str, **more: object) -> str:
@@ -116,3 +119,62 @@ def test_kind_follows_the_stream() -> None:
     assert default_kind(io.StringIO()) == "json"
     for kind in KINDS:
         printed([], kind)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 9])
+def test_rows_of_two_parts_join_to_that_of_the_whole(cut: int) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((9, 3)) * 1e3 + 5
+    x[generator.random(x.shape) < 0.2] = 0
+    for bad in (None, np.nan):
+        if bad is not None:
+            x[2:5] = bad
+        found, expected = joined(summarize("x", x[:cut]), summarize("x", x[cut:])), summarize("x", x)
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert found[key] == (pytest.approx(value, rel=1e-12) if key not in ("name", "shape") else value), key
+    infinite = joined(summarize("x", np.asarray([1.0])), summarize("x", np.asarray([np.inf])))
+    assert (infinite["max"], infinite["l2"]) == (math.inf, math.inf)
+    assert math.isnan(infinite["std"])
+    huge = joined(summarize("x", np.asarray([3e200])), summarize("x", np.asarray([-1e200])))
+    assert huge["std"] == pytest.approx(2e200)
+
+
+def running(kind: str, groups: list[list[dict[str, Any]]], detail: tuple[str, ...] = ()) -> list[str]:
+    stream = io.StringIO()
+    summary = RunningSummary(kind, lambda: stream, detail)
+    for group in groups:
+        summary.add(group)
+    return stream.getvalue().splitlines()
+
+
+def test_a_running_summary_has_one_header() -> None:
+    generator = np.random.default_rng(0)
+    groups = [[{"input": f"data/x{k}.npy", **summarize("image", generator.standard_normal((1, 1, 28, 28)))}] for k in range(3)]
+    groups[2][0]["nan"] = 2
+    table = running("table", groups[:2])
+    assert table[0] == "image 1x1x28x28"
+    assert table[1].split() == ["input", "mean", "std", "min", "max", "l1", "l2", "zeros"]
+    assert len(table) == 5
+    assert max(map(len, table)) <= 80
+    found = list(csv.DictReader(io.StringIO("\n".join(running("csv", groups)))))
+    assert [row["nan"] for row in found] == ["", "", "2"]
+    assert [row["input"] for row in found] == ["data/x0.npy", "data/x1.npy", "data/x2.npy"]
+    assert len(running("markdown", groups)) == 5
+    assert [json.loads(line)["input"] for line in running("json", groups)] == ["data/x0.npy", "data/x1.npy", "data/x2.npy"]
+    assert "l1" not in running("table", groups, ("l1",))[1]
+    assert not running("none", groups)
+
+
+def test_a_running_table_says_when_its_tensor_changes() -> None:
+    rows = [{"input": f"{'long/' * 20}x{k}.npy", **summarize("image", np.ones((k + 1, 2)))} for k in (0, 0, 1)]
+    table = running("table", [[row] for row in rows])
+    assert [line for line in table if line.startswith("image")] == ["image 1x2", "image 2x2"]
+    assert all(line.endswith("0%") for line in table if "long" in line)
+    several = running("table", [[{"input": "x", **summarize(name, np.ones(2))} for name in ("a", "b")]] * 2)
+    assert [line.split()[:2] for line in several if line.startswith("x")] == [["x", "a"], ["x", "b"]] * 2
+
+
+def test_a_column_that_comes_too_late_is_said() -> None:
+    with pytest.warns(NetsensWarning, match="'feature'"):
+        running("csv", [[summarize("x", np.ones(2))], [{**summarize("x", np.ones(2)), "feature": "age"}]])

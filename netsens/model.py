@@ -55,10 +55,15 @@ def load(
 
 
 def _read_graph(source: str | Path | bytes | onnx.ModelProto, compute_dtype: str | None) -> Graph:
+    from netsens.graph.blocked_layout import holds_blocked_layout, without_blocked_layout
     from netsens.graph.normal import load_graph
     from netsens.modes.gradient_operator import without_gradient_operators
 
     graph = without_gradient_operators(load_graph(source))
+    if holds_blocked_layout(graph):
+        from netsens.run.kernels import channel_block
+
+        graph = without_blocked_layout(graph, channel_block())
     if compute_dtype is not None:
         from netsens.graph.precision import in_precision
 

@@ -34,11 +34,11 @@ def ops(model: str | None, domain: str | None, opset: int | None, status: str | 
 
     wanted = "" if domain == "ai.onnx" else domain
     if model is not None:
-        from netsens.graph.normal import load_graph
+        import netsens
 
         rows = [
             {"operator": s.qualified, "nodes": count, "status": s.status, "why": s.why}
-            for s, count in verdict(load_graph(options.resolve_model(model, options.messages(quiet, verbose, no_progress))))
+            for s, count in verdict(netsens.load(options.resolve_model(model, options.messages(quiet, verbose, no_progress))).graph)
             if wanted is None or s.domain == wanted
         ]
     else:

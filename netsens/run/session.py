@@ -25,11 +25,12 @@ PROVIDERS = {
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How onnxruntime runs: `provider` is "auto" or a name of `PROVIDERS`; `threads` None leaves the choice to onnxruntime. `turns`: several sessions take
-    turns on the same cores."""
+    turns on the same cores. `fused`: onnxruntime may put fused kernels in the place of several nodes."""
 
     provider: str = "auto"
     threads: int | None = None
     turns: bool = False
+    fused: bool = True
 
 
 def providers(choice: str) -> list[str]:
@@ -126,6 +127,8 @@ class Session:
             settings.intra_op_num_threads = self._options.threads
         if self._options.turns:  # threads that spin while they wait would keep the cores from the session whose turn is next
             settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not self._options.fused:
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._kept = {name: _referable(array) for name, array in arrays.items()}
         if self._kept:
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._kept.values()]

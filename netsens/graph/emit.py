@@ -111,13 +111,17 @@ class Builder:
         self.parent = parent
         self.node: Any = None  # the node that is being differentiated, as its rule sees it
         self.tape: list[Node] | None = None
-        # Whether products in reverse mode take residuals that aren't finite for zero: what `of` never reads may be NaN, and NaN times 0 is NaN.
+        # Whether reverse mode passes over what `of` never reads, which may be NaN or infinite: residuals that aren't finite count as zero, and a
+        # cotangent of zero stays zero whatever it is multiplied with or divided by. `pulled` are the cotangents, and what was computed from them.
         self.finite_only: bool = parent.finite_only if parent else False
+        self.pulled: set[str] = parent.pulled if parent else set()
         # What stands in for the rule of an operator that has none, and the nodes that needed it.
         self.fallback: Callable[[Node], Any] | None = parent.fallback if parent else None
         self.differenced: list[Node] = parent.differenced if parent else []
         # In reverse mode, what cotangents are wanted of: a rule may lean on what the rule of another operand will compute anyway.
         self.active: AbstractSet[str] = parent.active if parent else frozenset()
+        # Values whose numbers are those of what is differentiated, moved at most.
+        self.exposed: AbstractSet[str] = parent.exposed if parent else frozenset()
         self._used: set[str] = parent._used if parent else graph.names()
         self._used.update(taken)
         self._linear: set[str] = parent._linear if parent else set()
@@ -253,6 +257,24 @@ class Builder:
         while inputs and inputs[-1] is None:
             inputs.pop()
         attributes = {k: v for k, v in attributes.items() if v is not None}
+        if self.finite_only and self.pulled:
+            return self._unread_passed_over(op, inputs, attributes, outputs, domain)
+        return self._emit(op, inputs, attributes, outputs, domain)
+
+    def _unread_passed_over(self, op: str, inputs: list[Value | None], attributes: dict[str, Any], outputs: int, domain: str) -> Any:
+        """The node, in a way that keeps a cotangent of zero at zero."""
+        result = self._emit(op, inputs, attributes, outputs, domain)
+        if not any(i is not None and i.name in self.pulled for i in inputs):
+            return result
+        factors = inputs if op == "Mul" else inputs[:1] if op == "Div" else []
+        g = next((i for i in factors if i is not None and i.name in self.pulled), None)
+        if g is not None:
+            zero = self.constant(0, g)
+            result = self._emit("Where", [self._emit("Equal", [g, zero], {}, 1, ""), zero, result], {}, 1, "")
+        self.pulled.update(v.name for v in (result if isinstance(result, tuple) else (result,)))
+        return result
+
+    def _emit(self, op: str, inputs: list[Value | None], attributes: dict[str, Any], outputs: int, domain: str) -> Any:
         linear = any(i is not None and i.linear for i in inputs)
         if outputs == 1 and not domain:
             inputs = unexpanded(self, op, inputs)

@@ -33,14 +33,29 @@ def append_vjp(graph: Graph, of: str, wrt: Sequence[str], *, seed: Value | None 
         seed = op.full_like(y, 1.0) if ones else op.input(op.fresh(f"cotangent/{of}"), y.type, linear=True, like=y)
         if not ones:
             seeds[of] = seed.name
+    op.exposed = _moved_to(op.graph, [of])
     found = pull(op, list(op.graph.nodes), {of: seed}, active_values(op.graph, wrt))
     return Derivative(op.graph, seeds, {w: found[w].name for w in wrt if w in found})
+
+
+# Operators that only move or choose the numbers they are given.
+_MOVES = frozenset(["Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"])
+
+
+def _moved_to(graph: Graph, of: Sequence[str]) -> frozenset[str]:
+    """The values whose numbers are those of `of`, moved or chosen at most."""
+    found = {*of}
+    for node in reversed(graph.nodes):
+        if not node.domain and node.op in _MOVES and not found.isdisjoint(node.outputs):
+            found.update(node.inputs if node.op == "Concat" else node.inputs[:1])
+    return frozenset(found)
 
 
 def append_jvp(graph: Graph, of: Sequence[str], wrt: Sequence[str], *, op: Builder | None = None) -> Derivative:
     """Forward mode: the tangent of each `wrt` is a new graph input of its shape."""
     op = op or Builder(graph.copy())
     tangents = {w: op.input(op.fresh(f"tangent/{w}"), op.value(w).type, linear=True, like=op.value(w)) for w in wrt}
+    op.exposed = _moved_to(op.graph, of)
     found = push(op, list(op.graph.nodes), tangents)
     return Derivative(op.graph, {w: t.name for w, t in tangents.items()}, {y: found[y].name for y in of if y in found})
 

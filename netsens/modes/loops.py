@@ -231,15 +231,15 @@ def pull_iteration(op: Builder, node: Node, cotangents: Sequence[Value | None], 
 
     # What an iteration gives: the cotangents of the states before it, of what it read, and its share in those of captured values.
     states = []
+    symbols = outer_symbols(op)
     for s, g in zip(carried, befores, strict=True):
-        after = found[s.before] if s.before in found else body.zeros_like(body.value(s.before))
+        after = found[s.before] if s.before in found else _nothing(body, s, g, s.initial in active, symbols)
         initial = last[s.before] if s.before in last else op.zeros_like(op.value(_final(op, node, parts, s)))
         states.append(State(initial.name, g.name, after.name, s.initial in active))
     fed = [r for r in parts.reads if r.outside in active and r.inside in found]
     writes = [Stream("", found[r.inside].name, r.axis, 1 - r.backward) for r in fed]
     products: list[tuple[str, SummedProduct]] = []
     summed = []
-    symbols = outer_symbols(op)
     for name in body.graph.captured():
         if name in active and name in found:
             product = summed_product(body, found[name])
@@ -267,6 +267,15 @@ def pull_iteration(op: Builder, node: Node, cotangents: Sequence[Value | None], 
         total = product.over(op, op.value(next(stacked)), op.value(next(stacked)), op.value(name))
         pairs.append((name, result(op, total.name, name, linear)))
     return pairs
+
+
+def _nothing(body: Builder, state: State, cotangent: Value, first: bool, symbols: set[str]) -> Value:
+    """The cotangent of a state that the iteration doesn't read: zeros of the shape that it had before. Where every iteration leaves it in one
+    shape that is the shape of the cotangent that came, so that what it was before needn't be kept, nor have that shape at the start
+    (unless `first`: its initial value is asked for)."""
+    before, after = body.value(state.before), body.value(state.after)
+    steady = keeps_its_shape(after.type, symbols) and (not first or before.type.shape == after.type.shape)
+    return body.zeros_like(before if not steady else after if cotangent.linear else cotangent)
 
 
 def _final(op: Builder, node: Node, parts: Iteration, state: State) -> str:

@@ -22,6 +22,8 @@ SUBGRAPH_VJPS: dict[str, SubgraphVjp] = {}
 
 def pull(op: Builder, nodes: Sequence[Node], cotangents: Mapping[str, Value], active: set[str]) -> dict[str, Value]:
     """The cotangents of all `active` values that `cotangents` reach backwards through `nodes`."""
+    if op.finite_only:
+        op.pulled.update(g.name for g in cotangents.values())
     around, op.active = op.active, active
     try:
         return _pull(op, nodes, {name: [g] for name, g in cotangents.items()}, active)

@@ -150,7 +150,7 @@ def elementwise(names: str, *partials: Partial | float | None, domain: str = "")
             return None
         if isinstance(p, Value):
             p = op.Cast(p, to=t.dtype) if p.dtype and t.dtype and p.dtype != t.dtype else p  # of quantised integers, whose derivatives are floats
-            return None if _is_zero(p) else op.Mul(t, op.finite(p) if op.finite_only else p)
+            return None if _is_zero(p) else op.Mul(t, p)
         return None if p == 0 else op.Mul(t, float(p))
 
     def jvp(op: Builder, n: NodeView, tangents: Sequence[Value | None]) -> list[Value | None]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+import torch
 from onnx import helper
 
 import netsens
@@ -202,3 +203,29 @@ def test_second_derivatives_by_inputs_and_parameters_of_value_one() -> None:
     close(found["x"]["x"], 2 * np.eye(3))
     close(found["x"]["w"], 2 * np.diag(v))
     close(found["w"]["w"], np.zeros((3, 3)))
+
+
+def test_tiny_probabilities_keep_their_derivative() -> None:
+    # onnxruntime's Sigmoid is 0 below -18, and of y (1 - y) only noise would be left before that.
+    x = np.array([[-40, -16, -12], [-3, 8, 16]], np.float32)
+    model = load("(float[N,3] x) => (float[3,N] y) { p = Sigmoid(x) y = Transpose(p) }")
+    e = np.exp(-np.abs(x.astype(np.float64)))
+    expected = e / (1 + e) ** 2
+    np.testing.assert_allclose(model.grad({"x": x})["x"], expected, rtol=1e-5)
+    for mode in ("forward", "reverse"):
+        found = model.jacobian({"x": x}, mode=mode)["x"]
+        np.testing.assert_allclose(np.einsum("jiij->ij", found), expected, rtol=1e-5)
+
+
+def test_a_state_that_a_loop_only_writes_may_begin_as_anything() -> None:
+    # Exporters carry every variable of a while loop; those that it sets anew each time begin as an empty scalar.
+    text = """(float[N,3] x, int64 m) => (float[N,3] y) { start = Constant<value_float=0.0>()
+        last, set = Loop (m, , x, start) <body = b (int64 i, bool go, float[N,3] s, float[A,3] unread) => (bool on, float[N,3] n, float[N,3] t) {
+            on = Identity(go) n = Sin(s) t = Mul(n, s) }>
+        y = Add(last, set) }"""
+    x = torch.tensor(X, requires_grad=True)
+    s = x
+    for _ in range(3):
+        s, t = torch.sin(s), torch.sin(s) * s
+    (s + t).sum().backward()
+    close(load(text).grad({"x": X, "m": 3}, wrt="x")["x"], x.grad)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from netsens.cli import options
+from netsens.cli.messages import Messages
+from netsens.cli.streaming import streamed_to
+
+if TYPE_CHECKING:
+    from netsens.jacobian.answer import Point
 
 EXAMPLES = """\b
 Examples:
@@ -52,12 +59,9 @@ def hessian(
 
     import netsens
     from netsens.report.inputs import plan_inputs
-    from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, check_output, output_path, write_arrays
-    from netsens.report.plot import check_plot_path, plot_array, plot_grid
-    from netsens.report.progress import Progress
-    from netsens.report.render import default_kind, render
-    from netsens.report.sparse import check_sparse_output, write_sparse
-    from netsens.report.summary import summarize
+    from netsens.report.outputs import check_output
+    from netsens.report.plot import check_plot_path
+    from netsens.report.sparse import check_sparse_output
 
     with say.warnings_as_notes():
         loaded = netsens.load(path, provider=provider, threads=threads, quantized=quantized, compute_dtype=compute_dtype)
@@ -74,54 +78,126 @@ def hessian(
         if plot:
             check_plot_path(plot)
         sample = next(iter(plan)).read()
-        selected = list(wrt)
-        arrays: dict[str, Any]
+        command = Command(mode, sparse, memory_limit, destination, summary, plot, say)
         if vectors:
-            given = _vectors(loaded, vectors, selected)
-            arrays = loaded.hvp(sample.arrays, given, of, selected, target, method=method)
+            given = _vectors(loaded, vectors, list(wrt))
+            command.products(loaded.hvp(sample.arrays, given, of, list(wrt), target, method=method), sample.name)
         else:
-            from netsens.jacobian.answer import hessian as whole
-
-            point = loaded.second_order(sample.arrays, of, selected, target, method=method)
-            if sparse and len(point.prepared.tensors) > 1:
-                raise click.UsageError("A sparse Hessian is of one tensor; choose it with --wrt, or leave --sparse out.")
-            way = point.prepared.plan(mode, memory_limit, not sparse)
-            say.note(way.line(f"Hessian of '{point.prepared.layer}'"))
-            say.note(f"{way.why}.")
-            for label in point.linearizer.differenced:
-                say.note(f"no exact rule for {label}: its derivative is found by finite differences.")
-            with Progress(way.passes, "hessian", quiet=not say.progress) as bar:
-                found = whole(point, mode=mode, sparse=sparse, memory_limit=memory_limit, progress=bar.reach)
-            arrays = {(row if len(found) == len(line) == 1 else f"{row},{column}"): m for row, line in found.items() for column, m in line.items()}
-        if destination != NOTHING:
-            target_path = output_path(destination, sample.name) if destination != STANDARD_OUTPUT else destination
-            if sparse and not vectors:
-                write_sparse(target_path, arrays, sys.stdout.buffer)
-            else:
-                write_arrays(target_path, arrays, stream=sys.stdout.buffer, make_folder=True)
-            if destination != STANDARD_OUTPUT:
-                say.note(f"wrote {len(arrays)} {'array' if len(arrays) == 1 else 'arrays'} to {target_path}.")
-        stream = sys.stderr if destination == STANDARD_OUTPUT else sys.stdout
-        kind = summary or default_kind(stream)
-        if kind != "none" and not (stream is sys.stderr and (quiet or summary is None)):
-            rows = [summarize(name, a.toarray() if hasattr(a, "toarray") else a) for name, a in arrays.items()]
-            if kind not in ("json", "csv"):  # two tensors' names want the room
-                rows = [{k: v for k, v in row.items() if k not in ("std", "l1")} for row in rows]
-            render(rows, kind, stream)  # type: ignore[arg-type]
-        if plot and vectors:
-            name, array = next(iter(arrays.items()))
-            plot_array(plot, name, array, label="product with the Hessian")
-            say.note(f"drew '{name}' in {plot}.")
-        elif plot:
-            shapes_of = {name: point.linearizer.shape(name) for name in found}
-            tensors = list(shapes_of.items())
-            blocks = {
-                (row, column): m if sparse else m.reshape(prod(shapes_of[row]), prod(shapes_of[column]))
-                for row, line in found.items() for column, m in line.items()
-            }  # fmt: skip
-            plot_grid(plot, f"Hessian of {point.prepared.layer}", tensors, tensors, blocks, label="second derivative")
-            say.note(f"drew the Hessian in {plot}.")
+            command.matrix(loaded.second_order(sample.arrays, of, list(wrt), target, method=method), sample.name)
     return 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was asked of the Hessian, and what is done with it."""
+
+    mode: str
+    sparse: bool
+    memory_limit: int | None
+    destination: str
+    summary: str | None
+    plot: str | None
+    say: Messages
+
+    def products(self, arrays: Mapping[str, Any], name: str) -> None:
+        """Products with vectors, by tensor."""
+        from netsens.report.plot import plot_array
+
+        self._write(arrays, name, False)
+        self._summarise([(tensor, array) for tensor, array in arrays.items()])
+        if self.plot:
+            tensor, array = next(iter(arrays.items()))
+            plot_array(self.plot, tensor, array, label="product with the Hessian")
+            self.say.note(f"drew '{tensor}' in {self.plot}.")
+
+    def matrix(self, point: Point, name: str) -> None:
+        """The matrix: whole, piece by piece into a file, or as figures alone."""
+        from netsens.errors import UsageError
+        from netsens.jacobian.answer import hessian as whole
+        from netsens.jacobian.answer import result_bytes, sparse_bytes, sparse_file
+        from netsens.jacobian.figures import figures, of_array, of_sparse
+        from netsens.jacobian.memory import fits, readable
+        from netsens.report.outputs import NOTHING
+        from netsens.report.progress import Progress
+
+        say, tensors = self.say, point.prepared.tensors
+        if self.sparse and len(tensors) > 1:
+            raise click.UsageError("A sparse Hessian is of one tensor; choose it with --wrt, or leave --sparse out.")
+        plan = point.prepared.plan(self.mode, self.memory_limit, not self.sparse)
+        needed = sparse_bytes(plan) if self.sparse else result_bytes(point.prepared, plan, False)
+        stored, roomy = self.destination != NOTHING, fits(needed, self.memory_limit)
+        if not stored and not roomy and plan.waist is not None:
+            plan = point.prepared.plan(self.mode, self.memory_limit, False)
+        say.note(plan.line(f"Hessian of '{point.prepared.layer}'"))
+        say.note(f"{plan.why}." if plan.relations else "its gradient does not depend on what it is taken by.")
+        for label in point.linearizer.differenced:
+            say.note(f"no exact rule for {label}: its derivative is found by finite differences.")
+        file = None
+        if stored and not roomy and len(tensors) == 1:
+            file = streamed_to(self.destination, name, f"The Hessian takes {readable(needed)}", self.sparse)
+            say.note(f"{readable(needed)} don't fit into half of the memory allowed: written to {file} piece by piece.")
+        found: Mapping[str, Mapping[str, Any]] = {}
+        rows: list[Any] = []
+        with Progress(plan.passes, "hessian", quiet=not say.progress) as bar:
+            if not stored and not roomy:
+                if self.plot:
+                    raise UsageError("The Hessian doesn't fit into half of the memory allowed, so it can't be drawn; write it to a file, or narrow it.")
+                rows = [f.row() for f in figures(point, plan, bar.reach).values()]
+            elif file is not None and self.sparse:
+                found = {tensors[0]: {tensors[0]: sparse_file(point, file, mode=self.mode, memory_limit=self.memory_limit, progress=bar.reach)[0]}}
+            else:
+                found = whole(point, mode=self.mode, sparse=self.sparse, memory_limit=self.memory_limit, folder=file, progress=bar.reach)
+        shape = point.linearizer.shape
+        if file is not None:
+            ((w, line),) = found.items()
+            rows = [(of_sparse if self.sparse else of_array)(w, line[w], shape(w), shape(w)).row()]
+        arrays = {(row if len(found) == len(line) == 1 else f"{row},{column}"): m for row, line in found.items() for column, m in line.items()}
+        if stored and file is None:
+            self._write(arrays, name, self.sparse)
+        self._summarise(rows or [(tensor, a.toarray() if hasattr(a, "toarray") else a) for tensor, a in arrays.items()])
+        if self.plot:
+            self._draw(point, found)
+
+    def _write(self, arrays: Mapping[str, Any], name: str, sparse: bool) -> None:
+        from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, output_path, write_arrays
+        from netsens.report.sparse import write_sparse
+
+        if self.destination == NOTHING:
+            return
+        path = output_path(self.destination, name) if self.destination != STANDARD_OUTPUT else self.destination
+        if sparse:
+            write_sparse(path, arrays, sys.stdout.buffer)
+        else:
+            write_arrays(path, arrays, stream=sys.stdout.buffer, make_folder=True)
+        if self.destination != STANDARD_OUTPUT:
+            self.say.note(f"wrote {len(arrays)} {'array' if len(arrays) == 1 else 'arrays'} to {path}.")
+
+    def _summarise(self, found: Sequence[Any]) -> None:
+        """A row a tensor: rows that are there already, or (name, array)."""
+        from netsens.report.outputs import STANDARD_OUTPUT
+        from netsens.report.render import default_kind, render
+        from netsens.report.summary import summarize
+
+        stream = sys.stderr if self.destination == STANDARD_OUTPUT else sys.stdout
+        kind = self.summary or default_kind(stream)
+        if kind == "none" or (stream is sys.stderr and (self.say.quiet or self.summary is None)):
+            return
+        rows = [row if isinstance(row, dict) else summarize(*row) for row in found]
+        if kind not in ("json", "csv"):  # two tensors' names want the room
+            rows = [{k: v for k, v in row.items() if k not in ("std", "l1", "largest", "at", "row_norm_max", "column_norm_max")} for row in rows]
+        render(rows, kind, stream)  # type: ignore[arg-type]
+
+    def _draw(self, point: Point, found: Mapping[str, Mapping[str, Any]]) -> None:
+        from netsens.report.plot import plot_grid
+
+        assert self.plot is not None
+        shapes = {name: point.linearizer.shape(name) for name in found}
+        tensors = list(shapes.items())
+        blocks = {
+            (row, column): m if self.sparse else m.reshape(prod(shapes[row]), prod(shapes[column])) for row, line in found.items() for column, m in line.items()
+        }
+        plot_grid(self.plot, f"Hessian of {point.prepared.layer}", tensors, tensors, blocks, label="second derivative")
+        self.say.note(f"drew the Hessian in {self.plot}.")
 
 
 def _vectors(model: Any, sources: tuple[str, ...], wrt: list[str]) -> dict[str, Any]:

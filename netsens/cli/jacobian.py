@@ -11,6 +11,7 @@ import click
 
 from netsens.cli import batch, options
 from netsens.cli.messages import Messages
+from netsens.cli.streaming import streamed_to
 
 if TYPE_CHECKING:
     from netsens.jacobian.answer import Point
@@ -131,7 +132,7 @@ class Command:
         from netsens.errors import UsageError
         from netsens.jacobian.answer import jacobian, result_bytes, sparse_bytes, sparse_file
         from netsens.jacobian.figures import figures
-        from netsens.jacobian.memory import free_memory, readable
+        from netsens.jacobian.memory import fits, readable
         from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, is_folder, output_path, write_arrays
         from netsens.report.progress import Progress
         from netsens.report.sparse import write_sparse
@@ -139,7 +140,7 @@ class Command:
         point = self.model.linearize(sample.arrays, self.of, self.wrt, self.target, method=self.method)
         plan: Plan = point.prepared.plan(self.mode, self.memory_limit, not self.sparse)
         needed = sparse_bytes(plan) if self.sparse else result_bytes(point.prepared, plan, self.per_sample)
-        roomy = needed <= (self.memory_limit if self.memory_limit is not None else free_memory()) // 2
+        roomy = fits(needed, self.memory_limit)
         to = self.destination
         if to == NOTHING and not roomy and plan.waist is not None and self.mode == "auto":
             plan = point.prepared.plan(self.mode, self.memory_limit, False)
@@ -147,7 +148,7 @@ class Command:
         say.note(f"{plan.why}.")
         for label in point.linearizer.differenced:
             say.note(f"no exact rule for {label}: its derivative is found by finite differences.")
-        streamed = None if roomy or to == NOTHING else self._streamed(to, sample.name, readable(needed))
+        streamed = None if roomy or to == NOTHING else streamed_to(to, sample.name, f"The Jacobian takes {readable(needed)}", self.sparse)
         if streamed is not None:
             say.note(f"{readable(needed)} don't fit into half of the memory allowed: written to {streamed} piece by piece.")
         found: Mapping[str, Any] | None = None
@@ -182,23 +183,6 @@ class Command:
         """What is computed, in the user's words."""
         chosen = f" at {self.target}" if self.target is not None else ""
         return f"Jacobian of '{point.prepared.question.layer}'{chosen}"
-
-    def _streamed(self, to: str, name: str, size: str) -> str:
-        """The file or folder that takes a Jacobian piece by piece."""
-        from netsens.errors import UsageError
-        from netsens.jacobian.stream import files_at
-        from netsens.report.outputs import STANDARD_OUTPUT, is_folder
-        from netsens.report.remote import is_remote
-
-        if to == STANDARD_OUTPUT or is_remote(to) or (files_at(to) is None and not is_folder(to)):
-            place = "standard output" if to == STANDARD_OUTPUT else f"'{to}'"
-            raise UsageError(
-                f"The Jacobian takes {size}, which doesn't fit into half of the memory allowed, and {place} can't be written piece by piece; "
-                "name an .npz or .npy file or a folder, raise --memory-limit, or narrow it."
-            )
-        if is_folder(to):
-            return str(Path(to) / (f"{name}.npz" if self.sparse else name)) + ("" if self.sparse else "/")
-        return to
 
     def _rows(self, point: Point, found: Mapping[str, Any], starts: Mapping[str, int]) -> dict[str, dict[str, Any]]:
         """A summary row a tensor; `starts` where all tensors share one sparse matrix."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
 import threading
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from netsens.cli.messages import say
+from netsens.cli.messages import Terminated, say
 
 COMMANDS = {
     "inspect": "Layers, parameters, inputs and outputs of a model, and which operators have exact rules.",
@@ -93,6 +94,9 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
+    except Terminated:
+        say("netsens: terminated; what was written is whole.")
+        return 128 + signal.SIGTERM
     except (KeyboardInterrupt, click.Abort):
         say("netsens: interrupted; what was written is whole.")
         return 130

@@ -39,6 +39,11 @@ class Prepared:
     plans: dict[Any, Plan] = field(default_factory=dict)
     decompressors: dict[Any, Decompressors] = field(default_factory=dict)
 
+    @property
+    def subject(self) -> str:
+        """What is computed, as a sentence begins."""
+        return f"The {'Hessian' if self.tensors else 'Jacobian'} of '{self.layer}'"
+
     def at(self, feeds: Mapping[str, Array]) -> Point:
         return Point(self, feeds)
 
@@ -104,23 +109,24 @@ def jacobian(
             raise UsageError("--sparse and --per-sample exclude each other: a sparse Jacobian stores no zero blocks anyway.")
         if (limit := _exceeded(sparse_bytes(plan), memory_limit)) is not None:
             raise ToleranceError(
-                f"The sparse Jacobian of '{question.layer}' has {plan.entries:,} entries, for which {readable(sparse_bytes(plan))} are needed, and "
-                f"{readable(limit)} may be used; write it to an .npz file (netsens jacobian --sparse -o J.npz), or narrow it with --wrt or --target."
+                f"{prepared.subject} has {plan.entries:,} entries, for which {readable(sparse_bytes(plan))} are needed, and {readable(limit)} may be used; "
+                "write it to an .npz file (--sparse -o J.npz), or narrow it with --wrt or --target."
             )
         return evaluate_sparse(point, plan, progress) | {w: _empty(prod(out), prod(lin.shape(w)), dtype) for w in question.zeros}
     needed = result_bytes(prepared, plan, per_sample)
     if folder is None:
         if (limit := _exceeded(needed, memory_limit)) is not None:
             raise ToleranceError(
-                f"The Jacobian of '{question.layer}' takes {readable(needed)}, and {readable(limit)} may be used; "
-                "write it to files (-o FOLDER/), take --sparse or --per-sample, or narrow it with --wrt or --target."
+                f"{prepared.subject} takes {readable(needed)}, and {readable(limit)} may be used; "
+                + ("choose one tensor with --wrt, which can go to a file (-o H.npy)." if len(prepared.tensors) > 1 else
+                   "write it to files (-o FOLDER/), take --sparse where it has structure, or narrow it with --wrt or --target.")
             )
         result = evaluate(point, plan, per_sample=per_sample, progress=progress, decompressors=prepared.decompress(plan, per_sample))
         return result | {w: np.zeros(out + lin.shape(w), dtype) for w in question.zeros}
     files = files_at(folder)
     if files is None:
         raise OutputError(f"'{folder}' can't be written piece by piece; a Jacobian that large goes into a folder, an .npz or an .npy file.")
-    files.check_space(needed, f"The Jacobian of '{question.layer}'")
+    files.check_space(needed, prepared.subject)
     try:
         evaluate(point, plan, files.allocate, per_sample=per_sample, progress=progress, decompressors=prepared.decompress(plan, per_sample))
         for w in question.zeros:
@@ -165,10 +171,12 @@ def sparse_bytes(plan: Plan) -> int:
 
 
 def hessian(
-    point: Linearization, *, mode: str = "auto", sparse: bool = False, memory_limit: int | None = None, progress: Progress | None = None
-) -> dict[str, dict[str, Any]]:
-    """The Jacobian of the gradient, apart by tensors: {row tensor: {column tensor: [*rows, *columns]}}."""
-    found = jacobian(point, mode=mode, sparse=sparse, memory_limit=memory_limit, progress=progress)
+    point: Linearization, *, mode: str = "auto", sparse: bool = False, memory_limit: int | None = None, folder: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """The Jacobian of the gradient, apart by tensors: {row tensor: {column tensor: [*rows, *columns]}}. Into files (`folder`, as `jacobian` takes it) by a
+    single tensor."""
+    found = jacobian(point, mode=mode, sparse=sparse, memory_limit=memory_limit, folder=folder, progress=progress)
     assert isinstance(point, Point)
     lin, names = point.linearizer, point.prepared.tensors
     if len(names) == 1:

@@ -14,7 +14,7 @@ from netsens.jacobian.memory import working_memory
 from netsens.jacobian.plan import Part, Plan
 from netsens.modes.pattern import Relation
 
-CHUNK_BYTES = 192 << 20  # passes at once that hold more than this gain nothing
+CHUNK_BYTES = 24 << 20  # passes at once that hold more than this leave the processor's caches and gain nothing
 FEW = 4  # passes that no cleverer colouring is looked for
 MANY = 12  # tensors that are no longer looked at one by one
 TOGETHER_BYTES = 32 << 20  # seeds of several tensors share their passes' program up to this size
@@ -128,5 +128,6 @@ def _cost(parts: Sequence[Part]) -> float:
 
 def _chunk(passes: int, cost: Cost, memory: int) -> int:
     """How many passes at once: as many as fit, in chunks of even size."""
-    most = max(1, min(memory, CHUNK_BYTES) // max(cost.live, 1))
+    gains = max(CHUNK_BYTES, 4 * cost.shared)  # weights are read once a chunk, so what passes hold should outweigh them
+    most = max(1, min(memory, gains) // max(cost.live, 1))
     return ceil(passes / ceil(passes / most)) if passes else 1

@@ -15,6 +15,7 @@ from netsens.jacobian.extras import scipy_module
 from netsens.jacobian.linearize import Linearization
 from netsens.jacobian.passes import Decompressors, Progress, passes
 from netsens.jacobian.plan import Plan
+from netsens.jacobian.stream import released
 
 Allocate = Callable[[str, tuple[int, ...], Any], Array]
 
@@ -54,6 +55,7 @@ def evaluate(
             if not found.forward:
                 target = target.transpose([*range(len(out), target.ndim), *range(len(out))])
         d.write(target, found.values, found.start)
+        released(target)
     return result
 
 
@@ -100,17 +102,15 @@ def _through_waist(linearization: Linearization, plan: Plan, result: dict[str, A
             sizes = (out[0], prod(shape[1:])) if waist.by_sample else (1, prod(shape))  # samples, and numbers of the waist in each
             a = left[name].reshape(sizes[0], -1, sizes[1])  # [N, of, waist]
             b = right[w].reshape(*sizes, -1)  # [N, waist, wrt]
-            if w not in totals:
-                fits = result[w].size == sizes[0] * a.shape[1] * b.shape[2] and result[w].flags.c_contiguous
-                totals[w] = np.matmul(a, b, out=result[w].reshape(sizes[0], a.shape[1], b.shape[2]) if fits else None)
-            else:
-                totals[w] += a @ b
+            size = (sizes[0], a.shape[1], b.shape[2])
+            met = w in totals
+            if not met:
+                totals[w] = result[w].reshape(size) if result[w].size == prod(size) else np.zeros(size, result[w].dtype)
+            waist.product.into(totals[w], a, b, add=met)
     for w, product in totals.items():
         target = result[w]
         whole = out + linearization.linearizer.shape(w)
         if product.size == target.size:
-            if not np.shares_memory(product, target):
-                target[...] = product.reshape(target.shape)
             continue
         # A block a sample: [N, of, wrt] onto the diagonal of [N, of, N, wrt]
         n = out[0]

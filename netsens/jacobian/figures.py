@@ -17,6 +17,7 @@ from netsens.jacobian.passes import Decompressors, Passes, Progress, passes
 from netsens.jacobian.plan import Plan
 from netsens.jacobian.planning import make_plan
 from netsens.jacobian.recovery import Recovery
+from netsens.jacobian.stream import released
 
 LARGEST = 5  # entries that are named
 
@@ -149,6 +150,7 @@ def of_array(name: str, array: Array, out: tuple[int, ...], in_: tuple[int, ...]
     step = max(1, (1 << 20) // max(prod(in_), 1))
     for start in range(0, prod(out), step):
         found.add_whole(matrix[start : start + step], start, False)
+        released(matrix)
     return found
 
 
@@ -180,4 +182,6 @@ def of_sparse(name: str, matrix: Any, out: tuple[int, ...], in_: tuple[int, ...]
         found.add(rows[own], columns[own], values[own])
         found.structural += int(own.sum())
         row = last
+        for part_of in (matrix.indices, matrix.data):
+            released(part_of)
     return found

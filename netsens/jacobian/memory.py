@@ -25,6 +25,11 @@ def working_memory(limit: int | None) -> int:
     return limit if limit is not None else free_memory() // 2
 
 
+def fits(size: int, limit: int | None) -> bool:
+    """Whether a result of so many bytes leaves half of the memory allowed to what computes it."""
+    return size <= (limit if limit is not None else free_memory()) // 2
+
+
 def readable(size: float) -> str:
     """1536 as "1.5 KiB"."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):

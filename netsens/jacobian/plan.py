@@ -12,6 +12,7 @@ import numpy as np
 from netsens.jacobian.colouring import Colouring, Ints
 from netsens.jacobian.linearize import Linearizer
 from netsens.jacobian.memory import readable
+from netsens.jacobian.product import Product
 from netsens.jacobian.recovery import Recovery
 from netsens.modes.pattern import Relation
 
@@ -108,7 +109,7 @@ class Plan:
         """What is computed and how, in one line; `what` it is, in the user's own words. The reason is `why`."""
         rows, columns = self.shape
         share = self.entries / max(rows * columns, 1)
-        filled = "" if share > 0.999 else f", {100 * share:.2g}% filled"
+        filled = "" if share > 0.999 else f", {100 * share:.{2 if share < 0.99 else 3}g}% filled"
         chunk = f", {self.chunk} at a time" if 0 < self.chunk < self.passes else ""
         subject = what or f"Jacobian of '{self.of}'"
         if not self.relations:
@@ -143,6 +144,7 @@ class Waist:
     size: int
     before: tuple[tuple[Linearizer, Plan], ...]
     after: tuple[Linearizer, Plan]
+    product: Product
     by_sample: bool  # whether the second Jacobian keeps the samples of a batch apart, so that a product a sample is enough
     cost: float
 

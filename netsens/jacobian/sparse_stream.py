@@ -15,7 +15,7 @@ from netsens.jacobian.extras import scipy_module
 from netsens.jacobian.linearize import Linearization
 from netsens.jacobian.passes import Decompressors, Progress, passes
 from netsens.jacobian.plan import Plan
-from netsens.jacobian.stream import Archive
+from netsens.jacobian.stream import Archive, released
 
 SORTED_AT_ONCE = 1 << 20  # entries
 
@@ -66,6 +66,8 @@ def _fill(linearization: Linearization, plan: Plan, indices: Array, data: Array,
         indices[place] = column + column_of[found.wrt]
         data[place] = values
         next_place[row[first]] += lengths
+        released(indices)
+        released(data)
 
 
 def _sort(indices: Array, data: Array, begin: Array) -> None:
@@ -76,4 +78,6 @@ def _sort(indices: Array, data: Array, begin: Array) -> None:
         part = slice(int(begin[row]), int(begin[last]))
         order = np.lexsort((indices[part], np.repeat(np.arange(last - row), np.diff(begin[row : last + 1]))))
         indices[part], data[part] = indices[part][order], data[part][order]
+        released(indices)
+        released(data)
         row = last

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import secrets
 import shutil
@@ -61,7 +62,7 @@ class Files:
         try:
             for _, array in self._arrays.values():
                 _flush(array)
-            self._arrays = {name: (path, _forgotten(array)) for name, (path, array) in self._arrays.items()}
+            self._arrays = {name: (path, released(array)) for name, (path, array) in self._arrays.items()}
             for path, temporary in self._pending.items():
                 temporary.replace(path)
         except OSError as error:
@@ -135,7 +136,7 @@ class Archive(Files):
                         flat = array.reshape(-1).view(np.uint8)
                         for begin in range(0, flat.size, BLOCK):
                             member.write(flat[begin : begin + BLOCK].tobytes())
-                    _forgotten(array)
+                            released(array)
             temporary.replace(self.path)
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -151,6 +152,17 @@ def files_at(path: str | os.PathLike[str]) -> Files | None:
     if suffix in (".csv", ".parquet", ".h5", ".safetensors", ".jsonl"):
         return None
     return {".npy": File, ".npz": Archive}.get(suffix, Files)(path)
+
+
+def released(array: Array) -> Array:
+    """The array; where it lies in a file, its pages no longer count as this process's memory (what was written is the system's to store, and is read again
+    when it is looked at)."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
+    return array
 
 
 def file_name(name: str) -> str:
@@ -178,17 +190,6 @@ def _mapped(path: Path, mode: Any, start: int, shape: tuple[int, ...], dtype: An
 def _flush(array: Array) -> None:
     if isinstance(array, np.memmap):
         array.flush()
-
-
-def _forgotten(array: Array) -> Array:
-    """The array, whose pages no longer count as this process's memory: they are read again from the file when they are looked at."""
-    pages = getattr(array, "_mmap", None)
-    advise = getattr(pages, "madvise", None)
-    if advise is not None:
-        import mmap
-
-        advise(mmap.MADV_DONTNEED)
-    return array
 
 
 def _nearest(path: Path) -> Path:

@@ -13,6 +13,7 @@ from netsens.graph.infer import known
 from netsens.jacobian.direct import direct_plan
 from netsens.jacobian.linearize import Linearizer
 from netsens.jacobian.plan import Waist
+from netsens.jacobian.product import Product
 from netsens.modes.activity import active_values, carries
 
 _INFINITE = 1 << 60
@@ -44,7 +45,7 @@ def find_waist(lin: Linearizer, of: str, wrt: Sequence[str], passes: int | None,
     columns = sum(prod(lin.shape(w)) // (batch if apart and all(p.by_sample(w) for _, p in before) else 1) for w in wrt)
     product = prod(out) * columns * (size // (batch if apart else 1)) / 16
     cost = sum(p.cost for _, p in before) + after.cost + product
-    return Waist(names, size, tuple(before), (outer, after), apart, cost)
+    return Waist(names, size, tuple(before), (outer, after), Product(lin.load, lin.graph.types[of].dtype, lin.graph.opset), apart, cost)
 
 
 def minimum_cut(graph: Graph, of: str, wrt: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def draw_grid(
             if apart:
                 own = limits[i, j][0] if np.any(block) else 0.0
                 block = block / (own or 1.0)
-                axis.set_title(f"±{format_number(own)}" if own else "0", fontsize=7, pad=2, color="0.35")
+                narrow = widths[j] / sum(widths) * WIDTH < 0.5
+                axis.set_title(f"±{format_number(own)}" if own else "0", fontsize=7, pad=2, color="0.35", rotation=90 if narrow else 0)
             axis.imshow(np.ma.masked_invalid(block), cmap=colours, norm=scale, interpolation="nearest", aspect="auto", extent=extent)
             axis.set_xlim(-0.5, prod(in_) - 0.5)
             axis.set_ylim(prod(out) - 0.5, -0.5)
@@ -78,13 +80,14 @@ def draw_grid(
     if not structure:
         bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, extend="both" if cut else "neither", extendfrac=0.03, pad=0.015, fraction=0.04)
         blocked = any(size != (1, 1) for _, size in reduced.values())
-        bar.set_label(label + (", as a share of the figure above each panel" if apart else "") + (", largest in each dot" if blocked else ""), fontsize=9)
+        words = label + (", as a share of the figure above each panel" if apart else "") + (", largest in each dot" if blocked else "")
+        bar.set_label("\n".join(wrap(words, max(int(height * 12), 20))), fontsize=9)
         bar.ax.tick_params(labelsize=8)
     everything = np.concatenate([v for _, _, v in found.values()]) if found else np.zeros(0)
     size = sum(prod(out) for _, out in rows) * sum(prod(in_) for _, in_ in columns)
     count = int(np.count_nonzero(everything))
     note = f"{tall:,} x {wide:,}, {count:,} of {size:,} entries {'may be' if structure else 'are'} non-zero ({100 * count / max(size, 1):.3g} %)"
-    note += "" if structure else f" · {range_note(everything)}{non_finite_note(everything)}"
+    note += "" if structure else f" · {range_note(everything) if everything.size else 'all zero'}{non_finite_note(everything)}"
     note += f" · {left_out} more tensors are not drawn" if left_out else ""
     figure.suptitle(f"{short(title, 64)}\n", fontsize=11, x=0.01, ha="left")
     figure.text(0.0105, 1 - 0.27 / figure.get_figheight(), note, fontsize=8, color="0.35", va="top")
@@ -147,7 +150,7 @@ def _mark(axis: Axes, side: str, name: str, shape: tuple[int, ...], inches: floa
         if named and count <= MARKED and inches / count > (0.3 if side == "x" else 0.16):
             along.set_ticks([(k + 0.5) * stride - 0.5 for k in range(count)], [f"[{k}]" for k in range(count)])
         elif named:
-            shown = list(range(0, count, max(-(-count // max(int(inches * 3), 2)), 1)))
+            shown = list(range(0, count, max(-(-count // max(int(inches * 3), 1)), 1)))
             along.set_ticks([(k + 0.5) * stride - 0.5 for k in shown], [f"[{k}]" for k in shown])
         else:
             along.set_major_locator(NullLocator())

@@ -130,7 +130,7 @@ def _render_table(rows: Sequence[Row], stream: TextIO, width: int, title: str | 
     columns = _columns(rows)
     cells = [{column: short_cell(column, row.get(column)) for column in columns} for row in rows]
     widths = {column: max([len(column), *(len(row[column]) for row in cells)]) for column in columns}
-    room = max(width - _total(widths, columns), _NARROWEST_NAME)
+    room = width - _total(widths, columns)
     if "name" in widths and "shape" in widths and room < min(widths["name"], _SHORTEST_NAME):
         columns.remove("shape")  # it goes beneath the name, which gets its width and a second line
         room = max(width - _total(widths, columns), _NARROWEST_NAME)
@@ -139,6 +139,7 @@ def _render_table(rows: Sequence[Row], stream: TextIO, width: int, title: str | 
             lines = [name[:room], name[room:], fold_middle(row["shape"], room)]
             row["name"] = "\n".join(line for line in lines if line)
     elif "name" in widths:
+        room = max(room, _NARROWEST_NAME)
         for row in cells:
             row["name"] = fold_middle(row["name"], room)
     table = Table(

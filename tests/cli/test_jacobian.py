@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,3 +186,48 @@ def test_a_hessian_needs_a_single_number(tmp_path: Path) -> None:
     done = run("hessian", DIGITS, "--input", DIGIT, "--of", "logits", cwd=tmp_path)
     assert done.code == 2
     assert "--target" in done.err
+
+
+def test_a_hessian_that_does_not_fit_goes_to_a_file_or_into_figures(tmp_path: Path) -> None:
+    asked = ["--input", DIGIT, "--of", "probabilities", "--target", "3", "--wrt", "conv1.weight"]
+    exact = netsens.load(DIGITS).hessian(np.load(DIGIT), "probabilities", "conv1.weight", 3)["conv1.weight"]["conv1.weight"]
+    for output in (["-o", "H.npy"], ["-o", "none"]):
+        done = run("hessian", DIGITS, *asked, *output, "--memory-limit", "20KB", cwd=tmp_path)
+        assert done.code == 0, done.err
+        row = json.loads(done.text)
+        assert row["l2"] == pytest.approx(float(np.linalg.norm(exact)), rel=1e-5)
+        assert row["shape"] == list(exact.shape)
+    np.testing.assert_allclose(np.load(tmp_path / "H.npy"), exact, atol=1e-5)
+    sparse = pytest.importorskip("scipy.sparse")
+    done = run("hessian", DIGITS, *asked, "-o", "H.npz", "--sparse", "--memory-limit", "100KB", cwd=tmp_path)
+    assert "piece by piece" in done.err
+    np.testing.assert_allclose(sparse.load_npz(tmp_path / "H.npz").toarray(), exact.reshape(72, 72), atol=1e-5)
+    done = run("hessian", DIGITS, "--input", DIGIT, "--of", "probabilities", "--target", "3", "--wrt", "conv1.*", "--memory-limit", "20KB", cwd=tmp_path)
+    assert done.code == 4
+    assert "one tensor" in done.err
+
+
+def test_a_hessian_of_what_bends_nowhere_is_zero_and_says_so(tmp_path: Path) -> None:
+    done = run("hessian", DIGITS, "--input", DIGIT, "--of", "logits", "--target", "3", "--wrt", "conv1.bias", "-o", "H.npy", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "8 x 8 (256 bytes): all zero" in done.err
+    assert "does not depend" in done.err
+    assert not np.load(tmp_path / "H.npy").any()
+
+
+@pytest.mark.parametrize(("stop", "status"), [("KeyboardInterrupt", 130), ("Terminated", 143)])
+@pytest.mark.parametrize("output", ["J.npy", "J.npz", "folder/"])
+def test_what_is_stopped_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop: str, status: int, output: str) -> None:
+    from netsens.cli import main
+    from netsens.jacobian import answer
+
+    def stopped(point: object, plan: object, allocate: Any, **more: object) -> None:
+        allocate("image", (3, 4), np.float32)[...] = 1
+        assert list(tmp_path.rglob("*.part"))
+        raise getattr(main, stop, KeyboardInterrupt)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(answer, "evaluate", stopped)
+    arguments = ["jacobian", str(DIGITS), "--input", str(DIGIT), "--layer", "relu1", "--memory-limit", "4MB", "-o", output]
+    assert main.run(arguments) == status
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -101,6 +101,10 @@ def test_the_table_fits_and_folds_names_in_the_middle(width: int) -> None:
 
 
 def test_a_narrow_terminal_cuts_no_number() -> None:
+    rows = [{"name": "image", "shape": (1, 8, 28, 28, 1, 1, 28, 28), **{f"a_column_{k}": 1.2345 for k in range(5)}}]
+    text = printed(rows, "table", width=80)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "1x8x28x28x1x1x28x28" in text
     text = printed([summarize("a/very/long/name/of/a/tensor", np.full(3, -1.2345678e-5))], "table", width=30)
     assert text.count("-1.235e-5") == 3
     assert "3.704e-5" in text

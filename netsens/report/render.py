@@ -58,9 +58,9 @@ def json_ready(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def format_number(value: float) -> str:
-    """Four significant digits, exponents without padding: `0.01234`, `1.234e-7`."""
-    mantissa, e, exponent = f"{value:.4g}".partition("e")
+def format_number(value: float, digits: int = 4) -> str:
+    """So many significant digits, exponents without padding: `0.01234`, `1.234e-7`."""
+    mantissa, e, exponent = f"{value:.{digits}g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
@@ -121,12 +121,21 @@ def _render_markdown(rows: Sequence[Row], stream: TextIO, title: str | None) -> 
 TEXTUAL = ("input", "name", "feature", "shape", "operator", "status", "method", "rule", "dtype", "place", "role", "wrt", "verdict")
 
 
+def beneath_names(rows: Sequence[Row]) -> Sequence[Row]:
+    """A tensor's features in the column of names, beneath the tensor's own with its shape, which leaves a table its width."""
+    if not 0 < sum("feature" in row for row in rows) < len(rows):
+        return rows
+    names = (f"· {row['feature']}" if "feature" in row else f"{row['name']} {format_shape(row['shape'])}" for row in rows)
+    return [{"name": name, **{k: v for k, v in row.items() if k not in ("name", "shape", "feature")}} for name, row in zip(names, rows, strict=True)]
+
+
 def _render_table(rows: Sequence[Row], stream: TextIO, width: int, title: str | None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    rows = beneath_names(rows)
     columns = _columns(rows)
     cells = [{column: short_cell(column, row.get(column)) for column in columns} for row in rows]
     widths = {column: max([len(column), *(len(row[column]) for row in cells)]) for column in columns}

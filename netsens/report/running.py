@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TextIO
 
 from netsens.errors import NetsensWarning
-from netsens.report.render import PIPED_WIDTH, TEXTUAL, fold_middle, full_cell, json_ready, short_cell
+from netsens.report.render import PIPED_WIDTH, TEXTUAL, beneath_names, fold_middle, format_number, full_cell, json_ready, short_cell
 from netsens.report.specs import format_shape
 
 Row = Mapping[str, Any]
@@ -78,25 +78,34 @@ class RunningSummary:
             self._write("| " + " | ".join(short_cell(c, row.get(c)).replace("|", "\\|") for c in self._columns) + " |")
 
     def _add_table(self, rows: Sequence[Row]) -> None:
+        heading = str(rows[0]["input"]) if len(rows) > 1 and "input" in rows[0] else None
+        if heading is not None:  # above the rows that are its own, so that they have the room
+            rows = beneath_names([{k: v for k, v in row.items() if k != "input"} for row in rows])
         shared = (str(rows[0]["name"]), format_shape(rows[0]["shape"])) if len(rows) == 1 and {"input", "name", "shape"} <= rows[0].keys() else ()
         if shared != self._shared or any(key not in self._widths and key not in ("name", "shape") for row in rows for key in row):
             self._shared = shared
             self._open_table(rows)
+        if heading is not None:
+            self._write(heading)
         for row in rows:
-            self._write(self._line({c: fold_middle(short_cell(c, row.get(c)), self._widths[c]) if c in TEXTUAL else short_cell(c, row.get(c)) for c in self._widths}))
+            self._write(self._line({c: self._fitting(c, row.get(c)) for c in self._widths}))
 
     def _open_table(self, rows: Sequence[Row]) -> None:
         """A header, with columns as wide as these rows need and others like them."""
         columns = [c for c in dict.fromkeys(key for row in rows for key in row) if not (self._shared and c in ("name", "shape"))]
         cells = {c: [short_cell(c, row.get(c)) for row in rows] for c in columns}
-        self._widths = {c: max(len(c), *map(len, cells[c]), _USUAL_NUMBER if any(isinstance(row.get(c), float) for row in rows) and c != "zeros" else 0) for c in columns}
         stream = self.stream()
         width = shutil.get_terminal_size((PIPED_WIDTH, 24)).columns if stream.isatty() else PIPED_WIDTH
-        for text in ("input", "name"):  # the only ones that can be folded without reading as something else
-            if text in self._widths:
-                room = width - sum(w + 2 for c, w in self._widths.items() if c != text) - (1 if text == "input" else 0)
-                wanted = self._widths[text] + (4 if text == "input" else 0)  # later paths may be longer
-                self._widths[text] = max(min(wanted, room), min(self._widths[text], _LEAST_TEXT))
+        numbers = [c for c in columns if c != "zeros" and any(isinstance(row.get(c), float) for row in rows)]
+        for usual in (_USUAL_NUMBER, 0):  # room for wider numbers in later rows, where there is some
+            self._widths = {c: max(len(c), *map(len, cells[c]), usual if c in numbers else 0) for c in columns}
+            folded = next((c for c in ("input", "name") if c in columns), None)  # the only text that can be cut without reading as something else
+            room = width - sum(w + 2 for c, w in self._widths.items() if c != folded)
+            if folded is None or room >= self._widths[folded]:
+                break
+        if folded is not None:
+            wanted = self._widths[folded] + (4 if folded == "input" else 0)  # later paths may be longer
+            self._widths[folded] = max(min(wanted, room), min(self._widths[folded], _LEAST_TEXT))
         if self._columns:
             self._write("")
         self._columns = columns
@@ -105,6 +114,15 @@ class RunningSummary:
         header = self._line({c: c for c in columns})
         self._write(f"\x1b[1m{header}\x1b[0m" if stream.isatty() else header)
         self._write("─" * len(header))
+
+    def _fitting(self, column: str, value: Any) -> str:
+        """A cell that keeps to its column: names folded, numbers with a digit less where that is enough."""
+        cell, width = short_cell(column, value), self._widths[column]
+        if column in TEXTUAL:
+            return fold_middle(cell, width)
+        if len(cell) > width and isinstance(value, float) and column != "zeros":
+            cell = format_number(value, 3)
+        return cell
 
     def _line(self, cells: Mapping[str, str]) -> str:
         return "  ".join(cell.ljust(self._widths[c]) if c in TEXTUAL else cell.rjust(self._widths[c]) for c, cell in cells.items()).rstrip()

@@ -175,8 +175,16 @@ def test_a_running_table_says_when_its_tensor_changes() -> None:
     table = running("table", [[row] for row in rows])
     assert [line for line in table if line.startswith("image")] == ["image 1x2", "image 2x2"]
     assert all(line.endswith("0%") for line in table if "long" in line)
-    several = running("table", [[{"input": "x", **summarize(name, np.ones(2))} for name in ("a", "b")]] * 2)
-    assert [line.split()[:2] for line in several if line.startswith("x")] == [["x", "a"], ["x", "b"]] * 2
+    several = running("table", [[{"input": source, **summarize(name, np.ones(2))} for name in ("a", "b")] for source in ("x.npy", "y.npy")])
+    assert [line.split()[0] for line in several[2:]] == ["x.npy", "a", "b", "y.npy", "a", "b"]
+
+
+def test_features_stand_beneath_their_tensor() -> None:
+    rows = [summarize("features", np.ones((5, 2))), *({**summarize("features", np.ones(5)), "feature": name} for name in ("age", "weight"))]
+    for lines in (printed(rows, "table").splitlines(), running("table", [[{"input": "x.csv", **row} for row in rows]])[1:]):
+        assert [line.split()[:2] for line in lines[-3:]] == [["features", "5x2"], ["·", "age"], ["·", "weight"]]
+        assert max(map(len, lines)) <= 80
+        assert "shape" not in "".join(lines)
 
 
 def test_a_column_that_comes_too_late_is_said() -> None:

@@ -15,11 +15,11 @@ from netsens.errors import InputError
 from netsens.report.contents import ArrayContent, Content, ImageContent, TableContent
 from netsens.report.dtypes import Array
 from netsens.report.json_lines import holds_lines, read_lines
+from netsens.report.npy import MAGIC, Resumed, read_npy
 from netsens.report.parquet import read_parquet
 from netsens.report.remote import is_remote, read_remote
 from netsens.report.tables import read_table
 
-NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _PICKLE_MAGIC = b"\x80"
 _LONGEST_MAGIC = 8
@@ -59,10 +59,10 @@ def read_stream(stream: BinaryIO, source: str = "stdin") -> Iterator[Content | I
     """What a stream holds: `.npy` arrays or lines of JSON one after another, each as it arrives, or one content of any other format. A line that
     can't be read is an error of its own, and the rest goes on."""
     head = _read_exactly(stream, _LONGEST_MAGIC, line=True)
-    if head.startswith(NPY_MAGIC):
+    if head.startswith(MAGIC):
         number = 1
         while head:
-            yield _decode_npy(cast(BinaryIO, _Resumed(head, stream)), source if number == 1 else f"{source}, number {number}")
+            yield _decode_npy(cast(BinaryIO, Resumed(head, stream)), source if number == 1 else f"{source}, number {number}")
             number += 1
             head = _read_exactly(stream, _LONGEST_MAGIC)
         return
@@ -75,30 +75,13 @@ def read_stream(stream: BinaryIO, source: str = "stdin") -> Iterator[Content | I
     yield _decode_unknown(head + stream.read(), source)
 
 
-class _Resumed:
-    """A stream with the bytes that were read ahead put back in front; it only reads, so NumPy never seeks on a pipe."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head = head
-        self._rest = rest
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._head:
-            return self._rest.read(size)
-        if size < 0:
-            taken, self._head = self._head, b""
-            return taken + self._rest.read()
-        taken, self._head = self._head[:size], self._head[size:]
-        return taken
-
-
 def _read_exactly(stream: BinaryIO, size: int, *, line: bool = False) -> bytes:
     """So many bytes, fewer at the end; with `line` no more than a line of text that is shorter."""
     # a pipe without buffering may give fewer bytes than asked for
     parts = b""
     while len(parts) < size and (part := stream.read(1 if line else size - len(parts))):
         parts += part
-        if line and part == b"\n" and not parts.startswith(NPY_MAGIC[:1]):
+        if line and part == b"\n" and not parts.startswith(MAGIC[:1]):
             break
     return parts
 
@@ -120,7 +103,7 @@ def _decode_unknown(content: bytes, source: str) -> Content:
 def _decode_npy(stream: BinaryIO, source: str) -> ArrayContent:
     # read_array checks the first bytes itself; a pickle in disguise gets its own sentence
     try:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
+        array = read_npy(stream)
     except Exception as error:  # NumPy's header parser raises nearly anything on damaged files
         raise _damaged(source, "an .npy file", error) from error
     if isinstance(stream, io.BufferedReader) and stream.read(1):
@@ -129,9 +112,9 @@ def _decode_npy(stream: BinaryIO, source: str) -> ArrayContent:
 
 
 def _decode_npz(stream: BinaryIO, source: str) -> ArrayContent:
-    head = stream.read(len(NPY_MAGIC))
+    head = stream.read(len(MAGIC))
     stream.seek(0)
-    if head == NPY_MAGIC:
+    if head == MAGIC:
         raise InputError(f"{source!r} holds one array, as .npy files do: name it .npy")
     if not head.startswith((*_ZIP_MAGICS, _PICKLE_MAGIC)):
         raise InputError(f"{source!r} cannot be read as an .npz file, it is truncated or damaged (no zip archive)")
@@ -302,7 +285,7 @@ DECODERS: dict[str, Callable[[BinaryIO, str], Content]] = {
     ".jpeg": _decode_image,
 }
 _MAGICS: dict[bytes, Callable[[BinaryIO, str], Content]] = {
-    NPY_MAGIC: _decode_npy,
+    MAGIC: _decode_npy,
     **dict.fromkeys(_ZIP_MAGICS, _decode_npz),
     b"PAR1": _decode_parquet,
     b"\x89PNG": _decode_image,

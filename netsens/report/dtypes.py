@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ Array = npt.NDArray[Any]
 Kind = Literal["float", "integer", "boolean", "text", "complex", "other"]
 
 
+@lru_cache(maxsize=256)  # NumPy makes a dtype's name anew each time
 def kind_of(dtype: np.dtype[Any]) -> Kind:
     """By name, since the dtypes that ml_dtypes adds (bfloat16, int4, ...) are all of kind `V` to NumPy."""
     if dtype.kind in "OUST":

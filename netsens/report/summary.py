@@ -28,13 +28,13 @@ def summarize(name: str, array: Array) -> Row:
     smallest, largest = math.inf, -math.inf
     with np.errstate(all="ignore"):
         for part in _parts(flat):
-            good = part[~np.isnan(part)]
+            good, found = _without_nan(part)
             nans += part.size - good.size
             if not good.size:
                 continue
             count += good.size
             zeros += int(good.size - np.count_nonzero(good))
-            total += float(good.sum())
+            total += found
             absolute += float(np.abs(good).sum())
             smallest, largest = min(smallest, float(good.min())), max(largest, float(good.max()))
         mean = total / count if count else math.nan
@@ -85,11 +85,20 @@ def _second_moments(flat: Array, mean: float, largest: float, count: int) -> tup
         return 0.0, 0.0
     squares = deviations = 0.0
     for part in _parts(flat):
-        scaled = part[~np.isnan(part)] / largest
+        scaled = _without_nan(part)[0] / largest
         squares += float(np.dot(scaled, scaled))
         scaled -= mean / largest
         deviations += float(np.dot(scaled, scaled))
     return math.sqrt(deviations / count) * largest, math.sqrt(squares) * largest
+
+
+def _without_nan(part: Array) -> tuple[Array, float]:
+    """The numbers, and their sum, which tells whether one can be NaN at all."""
+    total = float(part.sum())
+    if not math.isnan(total):
+        return part, total
+    good = part[~np.isnan(part)]
+    return good, float(good.sum())
 
 
 def _parts(flat: Array) -> Iterator[Array]:

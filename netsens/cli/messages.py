@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Messages:
     """How much standard error says: `quiet` leaves errors alone, `verbose` adds detail and tracebacks."""

@@ -218,16 +218,24 @@ def test_a_hessian_of_what_bends_nowhere_is_zero_and_says_so(tmp_path: Path) -> 
 @pytest.mark.parametrize(("stop", "status"), [("KeyboardInterrupt", 130), ("Terminated", 143)])
 @pytest.mark.parametrize("output", ["J.npy", "J.npz", "folder/"])
 def test_what_is_stopped_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop: str, status: int, output: str) -> None:
+    import signal
+
     from netsens.cli import main
     from netsens.jacobian import answer
 
     def stopped(point: object, plan: object, allocate: Any, **more: object) -> None:
         allocate("image", (3, 4), np.float32)[...] = 1
         assert list(tmp_path.rglob("*.part"))
-        raise getattr(main, stop, KeyboardInterrupt)
+        if stop == "Terminated":
+            signal.raise_signal(signal.SIGTERM)
+        raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(answer, "evaluate", stopped)
     arguments = ["jacobian", str(DIGITS), "--input", str(DIGIT), "--layer", "relu1", "--memory-limit", "4MB", "-o", output]
-    assert main.run(arguments) == status
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main.run(arguments) == status
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -64,13 +64,18 @@ class Pattern:
         return pattern(self.rows, other.columns, np.repeat(r, lengths), oc[begin + np.arange(total)])
 
     def union(self, other: Pattern) -> Pattern:
-        codes = np.union1d(self.codes, other.codes)
-        return Pattern(self.rows, self.columns, codes)
+        return Pattern(self.rows, self.columns, _distinct(np.concatenate([self.codes, other.codes])))
+
+
+def _distinct(codes: Codes) -> Codes:
+    """Sorted, each once. By sorting: `np.unique` hashes, which takes ten times as long here."""
+    codes = np.sort(codes)
+    return codes[np.diff(codes, prepend=-1) != 0]
 
 
 def pattern(rows: int, columns: int, r: Any, c: Any) -> Pattern:
     """The matrix with these entries, in any order, repeats allowed."""
-    codes = np.unique(np.asarray(r, np.int64) * columns + np.asarray(c, np.int64))
+    codes = _distinct(np.asarray(r, np.int64) * columns + np.asarray(c, np.int64))
     if codes.size > LIMIT:
         raise TooLarge
     return Pattern(rows, columns, codes)

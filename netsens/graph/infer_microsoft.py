@@ -8,7 +8,7 @@ from dataclasses import replace
 from netsens.graph.graph import Dim, Node, Shape, TensorType
 from netsens.graph.sizes import product, total
 
-FLOAT, INT32 = 1, 6
+FLOAT, INT32, INT64 = 1, 6, 7
 Formula = Callable[[Node, Sequence[TensorType]], list[TensorType] | None]
 
 
@@ -116,6 +116,12 @@ def _embedding(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
     assert ids is not None
     whole = TensorType(types[2].dtype, (*ids, _dim(types, 2, 1)))
     return [whole, TensorType(INT32, ids[:1]), whole]
+
+
+def _quantised_embedding(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    ids = types[0].shape
+    assert ids is not None
+    return [TensorType(types[8].dtype, (*ids, _dim(types, 2, 1))), TensorType(INT32, ids[:1])]
 
 
 def _packed_attention(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
@@ -255,8 +261,75 @@ def _of_dequantizing(node: Node, types: Sequence[TensorType]) -> list[TensorType
     return [TensorType(types[1].dtype, types[0].shape)]
 
 
+def _of_rank(like: int, more: int = 0) -> Formula:
+    """Of an operand's dtype and rank, `more` axes added, its sizes known at run time alone."""
+
+    def formula(node: Node, types: Sequence[TensorType]) -> list[TensorType] | None:
+        shape = _shape(types, like)
+        return None if shape is None else [replace(types[like], shape=(None,) * (len(shape) + more))]
+
+    return formula
+
+
+def _gathered(node: Node, types: Sequence[TensorType]) -> list[TensorType] | None:
+    data, indices = _shape(types, 0), _shape(types, 1)
+    if data is None or not indices or not isinstance(indices[-1], int):
+        return None
+    return [replace(types[0], shape=(*indices[:-1], *data[indices[-1] :]))]
+
+
+def _gathered_blocks(node: Node, types: Sequence[TensorType]) -> list[TensorType] | None:
+    data, indices = _shape(types, 0), _shape(types, 1)
+    if data is None or indices is None:
+        return None
+    axis, last = int(node.attributes.get("gather_axis", 0)) % len(data), data[-1]
+    packed = 8 // int(node.attributes.get("bits", 4)) if types[0].dtype == 2 else 1
+    return [TensorType(types[2].dtype, (*data[:axis], *indices, *data[axis + 1 : -1], product([last, packed])))]
+
+
+def _between_rows(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    return [replace(types[0], shape=(_dim(types, 0, 0), _dim(types, 1, 0)))]
+
+
+def _sampled(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    return [replace(types[0], shape=(_dim(types, 0, 0), _dim(types, 0, 1), _dim(types, 1, 1), _dim(types, 1, 2)))]
+
+
+def _cropped(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    return [replace(types[0], shape=(_dim(types, 1, 0), _dim(types, 0, 1), None, None))]
+
+
+def _unfolded(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    shape = types[0].shape
+    assert shape is not None
+    axis, size, step = int(node.attributes.get("dim", -1)) % len(shape), int(node.attributes["size"]), int(node.attributes.get("step", 1))
+    length = shape[axis]
+    count = (length - size) // step + 1 if isinstance(length, int) else None
+    return [replace(types[0], shape=(*shape[:axis], count, *shape[axis + 1 :], size))]
+
+
+def _unique(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    return [replace(types[0], shape=(None,)), TensorType(INT64, types[0].shape), TensorType(INT64, (None,))]
+
+
+def _gates(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    return [types[0], types[3] if len(types) > 3 else TensorType(0)]
+
+
+def _mixed_before(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    shape, branches = types[0].shape, int(node.attributes.get("num_branches", 0))
+    assert shape is not None
+    last = shape[-1]
+    if branches:
+        return [replace(types[0], shape=(*shape[:-1], last // branches if isinstance(last, int) else None))]
+    return [replace(types[0], shape=(*shape[:-2], last))]
+
+
 MICROSOFT = "com.microsoft"
-_LIKE_FIRST = ("Gelu", "FastGelu", "BiasGelu", "QuickGelu", "BiasSoftmax", "BiasDropout", "BiasAdd", "GroupNorm", "RotaryEmbedding", "Trilu")
+_LIKE_FIRST = (
+    "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "BiasSoftmax", "BiasDropout", "BiasAdd", "GroupNorm", "RotaryEmbedding", "Trilu",
+    "SampleOp", "Inverse", "GatedAdd", "ScaledSiLU", "GatedRMSNorm", "BranchwiseRMSNorm", "HyperConnectionPostMix",
+)  # fmt: skip
 FORMULAS: dict[tuple[str, str], Formula] = {
     **{(MICROSOFT, op): _like_first for op in _LIKE_FIRST},
     (MICROSOFT, "SkipGroupNorm"): lambda node, types: [types[0], types[0]],
@@ -291,4 +364,20 @@ FORMULAS: dict[tuple[str, str], Formula] = {
     (MICROSOFT, "MultiHeadAttention"): _multi_head,
     (MICROSOFT, "DecoderMaskedMultiHeadAttention"): _multi_head,
     (MICROSOFT, "GroupQueryAttention"): _grouped,
+    (MICROSOFT, "CDist"): _between_rows,
+    (MICROSOFT, "ExpandDims"): _of_rank(0, 1),
+    (MICROSOFT, "Pad"): _of_rank(0),
+    (MICROSOFT, "Range"): lambda node, types: [replace(types[0], shape=(None,))],
+    (MICROSOFT, "GatherND"): _gathered,
+    (MICROSOFT, "GatherBlockQuantized"): _gathered_blocks,
+    (MICROSOFT, "GridSample"): _sampled,
+    (MICROSOFT, "CropAndResize"): _cropped,
+    (MICROSOFT, "ConvTransposeWithDynamicPads"): _of_rank(0),
+    (MICROSOFT, "UnfoldTensor"): _unfolded,
+    (MICROSOFT, "Unique"): _unique,
+    (MICROSOFT, "MatMulBnb4"): _quantised_matmul,
+    (MICROSOFT, "QEmbedLayerNormalization"): _quantised_embedding,
+    (MICROSOFT, "LinearAttentionGate"): _gates,
+    (MICROSOFT, "HyperConnectionPreMix"): _mixed_before,
+    (MICROSOFT, "EngramGate"): lambda node, types: [types[0], types[0]],
 }  # fmt: skip

@@ -67,8 +67,14 @@ def _operators() -> list[type[Any]]:
             y = np.asarray(x * mask / (1 - share) if trains else x, x.dtype)
             return (y, mask) if len(self.onnx_node.output) > 1 else (y,)
 
+    class Inverse(OpRun):
+        op_domain = "com.microsoft"
+
+        def _run(self, x: Array) -> tuple[Array]:
+            return (np.linalg.inv(x),)
+
     return [
-        Erf, Gelu, Mean, Softsign, LogSoftmax, ReduceLogSumExp, Dropout, DeformConv,
+        Inverse, Erf, Gelu, Mean, Softsign, LogSoftmax, ReduceLogSumExp, Dropout, DeformConv,
         Loop, Scan, RNN, GRU, LSTM, *INDEXING, *NORMALIZATION, *RESAMPLING, *WINDOWS,
     ]  # fmt: skip
 

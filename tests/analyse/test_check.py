@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
 
+import netsens
 from netsens.errors import InputError, NoPathError, NotFoundError, UnsupportedError, UsageError
 from netsens.rules.words import RULES
 from tests.analyse.models import RNG, X, classifier, model
@@ -195,3 +197,12 @@ def test_random_models_are_refused() -> None:
     noisy = model("(float[N,5] x) => (float[N,5] y) { n = RandomNormalLike(x) y = Add(x, n) }")
     with pytest.raises(UnsupportedError, match="RandomNormalLike"):
         noisy.check({"x": X})
+
+
+def test_operators_outside_the_standard_are_judged_in_float64() -> None:
+    """Written out in those that run in float64: ONNX's evaluator knows neither onnxruntime's own operators nor onnxruntime's idea of a Normalizer."""
+    body = 'a = com.microsoft.FastGelu(x)  y = ai.onnx.ml.Normalizer<norm="MAX">(a)'
+    text = f'<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1, "ai.onnx.ml": 3]> m (float[2,3] x) => (float[2,3] y) {{ {body} }}'
+    model = netsens.load(onnx.parser.parse_model(text))
+    report = model.check({"x": np.asarray([[0.5, -2.0, 1.5], [-1.0, -0.3, -2.0]], np.float32)})
+    assert (report.ok, report.precision) == (True, "float64"), report.sentence

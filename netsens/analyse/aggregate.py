@@ -7,6 +7,7 @@ are within one percent of a true quantile. Values that are not finite are left o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from netsens.graph.graph import Array
 from netsens.modes.target import parse_target
 
 STATISTICS = ("mean", "meanabs", "rms", "quantiles")
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}  # what `quantiles` stands for
 UNITS = ("raw", "std", "elasticity")
 EXACT_BYTES = 32 << 20
 BIN_BYTES = 1 << 30
@@ -36,11 +37,26 @@ class AggregateOptions:
     inputs: tuple[str, ...] = ()  # tensors whose first axis is the samples'
 
     def __post_init__(self) -> None:
-        wrong = [s for s in self.statistics if s not in STATISTICS]
+        wrong = [s for s in self.statistics if s not in STATISTICS and _quantile(s) is None]
         if wrong or not self.statistics:
-            raise UsageError(f"--aggregate takes {', '.join(STATISTICS)} with commas between, not {', '.join(map(repr, wrong)) or 'nothing'}.")
+            raise UsageError(f"--aggregate takes {', '.join(STATISTICS)} or one of them (q50, q99.9) with commas between, not {', '.join(map(repr, wrong)) or 'nothing'}.")
         if self.units not in UNITS:
             raise UsageError(f"--units is {', '.join(UNITS)}, not '{self.units}'.")
+
+
+    @property
+    def columns(self) -> dict[str, float | None]:
+        """The figures in their order, and of a quantile which it is."""
+        found: dict[str, float | None] = {}
+        for statistic in self.statistics:
+            found |= QUANTILES if statistic == "quantiles" else {statistic: _quantile(statistic)}
+        return found
+
+
+def _quantile(statistic: str) -> float | None:
+    """0.5 of `q50`; None where it names no quantile."""
+    percent = re.fullmatch(r"q(\d{1,2}(\.\d+)?)", statistic)
+    return float(percent[1]) / 100 if percent is not None and float(percent[1]) > 0 else None
 
 
 @dataclass(slots=True)
@@ -234,7 +250,7 @@ class Aggregate:
                 raise UsageError(f"The gradients by '{name}' have the shapes {tensor.shape} and {rows.shape[1:]}, which have no mean; give inputs of one shape.")
             tensor.features = tensor.features or tuple(features.get(name, ()))
             tensor.moments.add(rows)
-            if "quantiles" in self.options.statistics:
+            if any(q is not None for q in self.options.columns.values()):
                 tensor.sketch.add(rows)
             if self.options.units == "std":
                 tensor.spread.add(inputs[name] if by_row else inputs[name][None])
@@ -261,16 +277,18 @@ class Aggregate:
         some = np.where(count > 0, count, np.nan)
         unit = np.asarray(tensor.spread.std) if self.options.units == "std" else 1.0
         found: dict[str, Array] = {}
-        for statistic in self.options.statistics:
-            if statistic == "mean":
+        columns = self.options.columns
+        wanted = [q for q in columns.values() if q is not None]
+        quantiles = dict(zip(wanted, tensor.sketch.quantiles(wanted), strict=True)) if wanted else {}
+        for statistic, q in columns.items():
+            if q is not None:
+                found[statistic] = quantiles[q].reshape(tensor.shape) * unit
+            elif statistic == "mean":
                 found["mean"] = m.total / some * unit
             elif statistic == "meanabs":
                 found["meanabs"] = m.absolute / some * unit
-            elif statistic == "rms":
-                found["rms"] = np.sqrt(m.squares / some) * unit
             else:
-                for q, row in zip(QUANTILES, tensor.sketch.quantiles(QUANTILES), strict=True):
-                    found[f"q{round(100 * q):02d}"] = row.reshape(tensor.shape) * unit
+                found["rms"] = np.sqrt(m.squares / some) * unit
         found["count"] = count
         if np.any(m.left_out):
             found["left_out"] = np.asarray(m.left_out)

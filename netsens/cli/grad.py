@@ -40,8 +40,8 @@ Examples:
 @click.option("--method", type=click.Choice(["auto", "autodiff", "finite-difference"]), default="auto", show_default=True,
               help="auto: exact rules, and finite differences only for operators that have none.")  # fmt: skip
 @click.option("--step", type=float, metavar="H", help="The step of --method finite-difference, in each tensor's own units. Default: chosen for each element.")
-@click.option("--aggregate", metavar="S,...", help="Figures over all inputs instead of a summary of each: mean, meanabs, rms, quantiles. -o names their file, or "
-              "a folder for the results too.")  # fmt: skip
+@click.option("--aggregate", metavar="S,...", help="Figures over all inputs instead of a summary of each: mean, meanabs, rms, quantiles or one (q50). -o names their "
+              "file (.csv .parquet .npz ...), or a folder for the results too.")  # fmt: skip
 @click.option("--units", type=click.Choice(["raw", "std", "elasticity"]), default="raw", show_default=True,
               help="Of an aggregate: as they are, times the deviation of each input column, or gradient * input / output.")  # fmt: skip
 @batch.batch_options

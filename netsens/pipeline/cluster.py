@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ TRIES = 3
 def in_cluster(work: Work, units: Iterable[Unit], address: str, jobs: int | None) -> Iterator[Result]:
     """Results of the units, in their order. `address` is a scheduler's, or `local` for `jobs` worker processes on this machine."""
     distributed = require("distributed")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # its warnings are tracebacks; what matters comes as an error
     cluster, client = connect(distributed, address, jobs)
     try:
         _await_workers(client, address)
@@ -71,7 +73,7 @@ def connect(distributed: Any, address: str, jobs: int | None) -> tuple[Any, Any]
     _check_reachable(address)
     try:
         if address == LOCAL:
-            cluster = distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None)
+            cluster = distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL)
             return cluster, distributed.Client(cluster)
         return None, distributed.Client(address, timeout="20s")
     except (OSError, ValueError, TypeError) as error:

@@ -17,7 +17,7 @@ from tests.cli.shell import SAMPLES, is_clear, shell
 from tests.cli.shell import netsens as run
 
 DIABETES, DIGITS = SAMPLES / "diabetes_mlp.onnx", SAMPLES / "digits_cnn.onnx"
-ALL = ("mean", "meanabs", "rms", "quantiles")
+ALL = ("mean", "q99.9", "meanabs", "rms", "quantiles")
 
 
 def drawn(count: int = 400) -> np.ndarray:
@@ -46,8 +46,8 @@ def test_figures_of_merged_parts(pieces: int) -> None:
     np.testing.assert_allclose(found["mean"], g.mean(0), rtol=1e-9)
     np.testing.assert_allclose(found["meanabs"], np.abs(g).mean(0), rtol=1e-9)
     np.testing.assert_allclose(found["rms"], np.sqrt((g**2).mean(0)), rtol=1e-9)
-    for q in QUANTILES:
-        np.testing.assert_array_equal(found[f"q{round(100 * q):02d}"], np.quantile(g, q, axis=0, method="inverted_cdf"))
+    for name, q in (QUANTILES | {"q99.9": 0.999}).items():
+        np.testing.assert_array_equal(found[name], np.quantile(g, q, axis=0, method="inverted_cdf"))
     assert found["count"].tolist() == [400] * 3
 
 
@@ -56,9 +56,9 @@ def test_quantiles_of_more_than_fits(pieces: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(aggregate, "EXACT_BYTES", 1000)
     g = drawn()
     found = filled(g, pieces).figures("x")
-    for q in QUANTILES:
+    for name, q in QUANTILES.items():
         expected = np.quantile(g, q, axis=0, method="inverted_cdf")
-        np.testing.assert_allclose(found[f"q{round(100 * q):02d}"], expected, rtol=0.0101, atol=1e-29)
+        np.testing.assert_allclose(found[name], expected, rtol=0.0101, atol=1e-29)
     whole = filled(g, 1).figures("x")
     for name, array in found.items():
         if name.startswith("q"):
@@ -142,9 +142,29 @@ def test_over_many_files_beside_their_results(tmp_path: Path) -> None:
     assert len(json.loads(done.text.splitlines()[0])) > 3
 
 
+@pytest.mark.parametrize(("more", "units"), [("", "std"), ("--jobs 2", "elasticity"), ("--dask local --jobs 2", "std"), ("--batch-size 1", "elasticity")])
+def test_over_files_of_several_rows(more: str, units: str, tmp_path: Path) -> None:
+    if "dask" in more:
+        pytest.importorskip("distributed")
+    x = np.abs(table(tmp_path)) + 20
+    names = (SAMPLES / "diabetes.csv").read_text().splitlines()[0]
+    for k, rows in enumerate(np.array_split(x, 7)):
+        np.savetxt(tmp_path / f"part{k}.csv", rows, delimiter=",", header=names, comments="")
+    done = shell(f"netsens grad {DIABETES} --input 'part*.csv' --aggregate q50,rms --units {units} -o - {more}", tmp_path)
+    assert done.code == 0, done.err
+    header, *rows = (line.split(",") for line in done.text.splitlines())
+    assert header == ["name", "feature", "q50", "rms", "count"]
+    assert [row[1] for row in rows] == names.split(",")
+    model = netsens.load(DIABETES)
+    g = next(iter(model.grad(x).values())).astype(float)
+    scaled = g * x.std(0, dtype=float) if units == "std" else g * x / next(iter(model.run(x).values()))
+    np.testing.assert_allclose([float(row[2]) for row in rows], np.quantile(scaled, 0.5, axis=0, method="inverted_cdf"), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose([float(row[3]) for row in rows], np.sqrt((scaled**2).mean(0)), rtol=1e-4, atol=1e-7)
+
+
 def test_wrong_aggregates(tmp_path: Path) -> None:
     table(tmp_path)
-    for wrong in (["--aggregate", "median"], ["--aggregate", ""], ["--units", "std"], ["--aggregate", "mean", "--wrt", "params", "--units", "std"]):
+    for wrong in (["--aggregate", "median"], ["--aggregate", "q0"], ["--aggregate", "q100"], ["--aggregate", "mean", "-o", "a.npy"], ["--aggregate", "mean", "-o", "a.xyz"], ["--aggregate", ""], ["--units", "std"], ["--aggregate", "mean", "--wrt", "params", "--units", "std"]):
         done = run("grad", DIABETES, "--input", "table.csv", *wrong, cwd=tmp_path)
         assert done.code == 2, wrong
         assert is_clear(done.err)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 FORMATS = ["npz", "npy", "jsonl", "csv", "safetensors", "parquet", "h5"]
 STREAMED = ("npy", "npz", "jsonl", "csv")
+ARCHIVES = (".npz", ".h5", ".safetensors")  # of an aggregate: a tensor a figure, where a table would have a row an element
 
 
 def batch_options(command: Command) -> Command:
@@ -71,7 +72,8 @@ def check_destination(destination: str, plan: InputPlan, options: BatchOptions) 
     if name is not None and destination not in (NOTHING, STANDARD_OUTPUT) and not is_folder(destination) and suffix != f".{name}":
         raise click.UsageError(f"--format {name} and -o {destination} contradict each other; leave --format out, or name a folder.")
     if options.aggregate is not None and destination not in (NOTHING, STANDARD_OUTPUT) and not is_folder(destination):
-        if Path(destination).suffix.lower() not in TABLES:
-            check_output(destination)
+        if suffix not in (*TABLES, *ARCHIVES):
+            raise click.UsageError(f"an aggregate can't be written as '{destination}'; name a file that ends in one of {' '.join((*TABLES, *ARCHIVES))}, or a folder/.")
+        check_output(destination if suffix not in TABLES else str(Path(destination).with_suffix(".csv")))
         return
     check_output(destination, is_batch=plan.is_batch)

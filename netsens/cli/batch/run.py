@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from netsens.cli.batch.options import BatchOptions
+from netsens.cli.batch.options import ARCHIVES, BatchOptions
 from netsens.cli.messages import Messages
 from netsens.cli.messages import say as say_line
 
@@ -41,8 +41,11 @@ class Batch:
         self.to = destination
         self.folder = destination if is_folder(destination) else None
         self.aggregate_file: str | None = None
-        if options.aggregate is not None and destination not in (NOTHING, STANDARD_OUTPUT):
-            self.aggregate_file = f"{destination.rstrip('/')}/aggregate.csv" if self.folder else destination
+        if options.aggregate is not None and destination != NOTHING:
+            if destination == STANDARD_OUTPUT:
+                summary = summary or "csv"  # there the figures are the result
+            else:
+                self.aggregate_file = f"{destination.rstrip('/')}/aggregate.csv" if self.folder else destination
             if self.folder is None:
                 self.to = NOTHING
         self.aside = self.to == STANDARD_OUTPUT  # results have standard output, and the summary goes to standard error
@@ -163,11 +166,11 @@ class Batch:
         rows = total.rows() if total.size <= 1_000_000 else []
         if self.aggregate_file is not None:
             suffix = Path(self.aggregate_file).suffix.lower()
-            if suffix in (".npz", ".h5", ".safetensors"):
+            if suffix in ARCHIVES:
                 write_arrays(self.aggregate_file, total.arrays())
             else:
                 write_rows(self.aggregate_file, rows)
-            self.say.note(f"wrote the aggregate of {self.done} inputs to {self.aggregate_file}.")
+            self.say.note(f"wrote the aggregate of {self.done} {'input' if self.done == 1 else 'inputs'} to {self.aggregate_file}.")
         if not self.prints:
             return
         if self.kind in ("table", "markdown") and len(rows) > MOST_ROWS_PRINTED:

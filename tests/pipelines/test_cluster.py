@@ -110,20 +110,26 @@ def read_nothing(name: str, path: str) -> Sample:
     raise AssertionError(path)
 
 
-def test_a_list_of_jacobians_on_a_local_cluster(tmp_path: Path) -> None:
+def test_a_list_of_jacobians(cluster: tuple[str, list[int]], tmp_path: Path) -> None:
+    address, _ = cluster
+    folder = tmp_path / "inputs"
+    folder.mkdir()
     for k in range(4):
-        np.save(tmp_path / f"x{k}.npy", np.random.default_rng(k).random((1, 1, 28, 28), np.float32))
-    (tmp_path / "list.txt").write_text("".join(f"x{k}.npy\n" for k in range(4)))
-    call = f"netsens jacobian {DIGITS} --layer logits --inputs-from list.txt"
-    done = shell(f"{call} -o out/ --dask local --jobs 2", tmp_path)
+        np.save(folder / f"x{k}.npy", np.random.default_rng(k).random((1, 1, 28, 28), np.float32))
+    (tmp_path / "list.txt").write_text("".join(f"{folder}/x{k}.npy\n" for k in range(4)))
+    call = f"netsens jacobian {DIGITS} --layer relu1 --wrt params --inputs-from list.txt"
+    done = shell(f"{call} -o {tmp_path}/out/ --dask {address}", tmp_path)
     assert done.code == 0, done.err
+    assert len(done.text.splitlines()) == 4 * 6  # a row a parameter
     assert shell(f"{call} -o here/", tmp_path).code == 0
     left, right = content(tmp_path / "out"), content(tmp_path / "here")
     assert sorted(left) == sorted(right)
     for name in left:
         if name.endswith(".npz"):
             with np.load(tmp_path / "out" / name) as a, np.load(tmp_path / "here" / name) as b:
-                np.testing.assert_allclose(a["image"], b["image"], rtol=1e-5, atol=1e-5)
+                assert a["conv1.weight"].shape == (1, 8, 28, 28, 8, 1, 3, 3)
+                for key in b.files:
+                    np.testing.assert_allclose(a[key], b[key], rtol=1e-5, atol=1e-5)
 
 
 def test_no_scheduler_there(tmp_path: Path) -> None:

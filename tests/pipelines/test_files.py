@@ -46,6 +46,29 @@ def test_find_into_inputs_from(data: Path) -> None:
     assert "7 of them before" in again.err
 
 
+def test_pictures_that_find_has_found(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    for k, picture in enumerate(pixels):
+        (tmp_path / "data" / str(k % 2)).mkdir(parents=True, exist_ok=True)
+        image.fromarray(picture).save(tmp_path / "data" / str(k % 2) / f"x{k}.png")
+    (tmp_path / "data" / "0" / "x9.png").write_bytes(b"no picture")
+    line = f"find data -name '*.png' | sort | netsens grad {DIGITS} --inputs-from - --of logits -o grads/ --jobs 4 --resume"
+    done = shell(line, tmp_path)
+    assert done.code == 3
+    assert is_clear(done.err, "x9.png", "5 of 6 inputs are done")
+    (tmp_path / "data" / "0" / "x9.png").unlink()
+    again = shell(line, tmp_path)
+    assert again.code == 0, again.err
+    assert "5 of them before" in again.err
+    assert again.text == done.text
+    model = netsens.load(DIGITS)
+    for k, picture in enumerate(pixels):
+        with np.load(tmp_path / "grads" / f"x{k}.npz") as file:
+            expected = model.grad((picture / 255).astype(np.float32)[None, None], of="logits")["image"]
+            np.testing.assert_allclose(file["image"], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
 def test_a_list_in_a_file_and_a_missing_input(data: Path) -> None:
     (data.parent / "list.txt").write_text("data/a/x0.npy\n\ndata/a/nowhere.npy\ndata/b/x1.npy\n")
     done = run("grad", DIGITS, "--inputs-from", "list.txt", "--of", "logits", "-o", "out/", cwd=data.parent)

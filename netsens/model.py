@@ -113,6 +113,12 @@ class Model:
         self._observed, self._sessions, self._prepared, self._to_keep = {}, {}, {}, {}
         self._plans = {(id(state["graph"]), *key): plan for key, plan in state["plans"]}
 
+    def without_files(self) -> Model:
+        """The same model for a machine that hasn't its file: the graph is read now, and what this machine has kept is left behind."""
+        assert self.graph is not None
+        self._kept = self._read = None
+        return self
+
     @cached_property
     def graph(self) -> Graph:
         """The model in normal form; read when it is first needed, where the cache knows what was asked so far."""

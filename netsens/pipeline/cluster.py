@@ -44,6 +44,7 @@ class _Sent:
     or the work itself where no other worker held it, can be gone for Dask, and is sent again from here."""
 
     def __init__(self, client: Any, work: Work) -> None:
+        work.question.model.without_files()
         self.client, self.work = client, work
         self.spread = client.scatter(work, broadcast=True, hash=False)
 

@@ -198,6 +198,23 @@ class Work:
             return Answer({name: file[name] for name in file.files})
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Reads files whose paths are meant from a folder, in a process that may be in another. What it says names them as the user did."""
+
+    open_file: Callable[[str, str], Sample]
+    base: str
+
+    def __call__(self, name: str, source: str) -> Sample:
+        if is_remote(source) or os.path.isabs(source):
+            return self.open_file(name, source)
+        there = os.path.join(self.base, source)
+        try:
+            return self.open_file(name, there)
+        except NetsensError as error:
+            raise type(error)(str(error).replace(there, source)) from error
+
+
 def objective(question: GradientQuestion, sample: Sample, options: AggregateOptions | None) -> Any:
     """What was differentiated, row by row, where the aggregate divides by it."""
     if options is None or options.units != "elasticity":

@@ -232,6 +232,13 @@ class _Shared:
         self._sources = {source.number: source for source in sources}
         self._contents: dict[int, Content] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        """With all of it read, since the process that it is sent to may not find the files."""
+        for source in self._sources.values():
+            if source.files:
+                self.content(source)
+        return self.__dict__
+
     def content(self, source: _Source) -> Content:
         key = source.number
         if key not in self._contents:

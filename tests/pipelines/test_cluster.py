@@ -111,25 +111,36 @@ def read_nothing(name: str, path: str) -> Sample:
 
 
 def test_a_list_of_jacobians(cluster: tuple[str, list[int]], tmp_path: Path) -> None:
+    """From a folder that is not the workers', by paths relative to it, with a model that the cache knows."""
     address, _ = cluster
-    folder = tmp_path / "inputs"
-    folder.mkdir()
+    here = tmp_path / "mine"
+    here.mkdir()
+    (here / "model.onnx").write_bytes(DIGITS.read_bytes())
     for k in range(4):
-        np.save(folder / f"x{k}.npy", np.random.default_rng(k).random((1, 1, 28, 28), np.float32))
-    (tmp_path / "list.txt").write_text("".join(f"{folder}/x{k}.npy\n" for k in range(4)))
-    call = f"netsens jacobian {DIGITS} --layer relu1 --wrt params --inputs-from list.txt"
-    done = shell(f"{call} -o {tmp_path}/out/ --dask {address}", tmp_path)
-    assert done.code == 0, done.err
+        np.save(here / f"x{k}.npy", np.random.default_rng(k).random((1, 1, 28, 28), np.float32))
+    (here / "list.txt").write_text("".join(f"x{k}.npy\n" for k in range(4)) + "gone.npy\n")
+    call = "netsens jacobian model.onnx --layer relu1 --wrt params --inputs-from list.txt"
+    done = shell(f"{call} -o out/ --dask {address}", here)
+    assert done.code == 3, done.err
+    assert is_clear(done.err, "no such file: 'gone.npy'")
     assert len(done.text.splitlines()) == 4 * 6  # a row a parameter
-    assert shell(f"{call} -o here/", tmp_path).code == 0
-    left, right = content(tmp_path / "out"), content(tmp_path / "here")
+    assert shell(f"{call} -o here/", here).code == 3
+    left, right = content(here / "out"), content(here / "here")
     assert sorted(left) == sorted(right)
     for name in left:
         if name.endswith(".npz"):
-            with np.load(tmp_path / "out" / name) as a, np.load(tmp_path / "here" / name) as b:
+            with np.load(here / "out" / name) as a, np.load(here / "here" / name) as b:
                 assert a["conv1.weight"].shape == (1, 8, 28, 28, 8, 1, 3, 3)
                 for key in b.files:
                     np.testing.assert_allclose(a[key], b[key], rtol=1e-5, atol=1e-5)
+    # a gradient, whose graph the cache has by the second time
+    kept = {"NETSENS_CACHE": str(tmp_path / "cache")}
+    for k in range(2):
+        done = run("grad", "model.onnx", "--inputs-from", "list.txt", "--of", "logits", "-o", f"g{k}/", "--dask", address, cwd=here, environment=kept)
+        assert done.code == 3, done.err
+    same(here / "g0", here / "g1")
+    done = run("grad", "model.onnx", "--input", "x0.npy", "--batch-size", "1", "--of", "logits", "-o", "g.npy", "--dask", address, cwd=here)
+    assert done.code == 0, done.err
 
 
 def test_no_scheduler_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
@@ -21,16 +22,20 @@ if TYPE_CHECKING:
 
 def run_files(batch: Batch, files: FileNames, progress: Progress) -> None:
     """Every file, small ones several to a run of the model, with a manifest where results go to a folder."""
-    from netsens.pipeline.work import Work
+    from netsens.pipeline.work import Placed, Work
+    from netsens.report.remote import is_remote
 
     assert batch.plan.open_file is not None
     with ExitStack() as stack:
         manifest = batch.manifest(stack, files)
         found = _gathering(batch, files)
-        work = Work(batch.question, batch.plan.open_file, found, batch.folder, batch.folder is None and batch.to != "none", batch.options.aggregate)
+        reader, folder = batch.plan.open_file, batch.folder
+        if batch.options.dask is not None:  # workers may be in other folders, whose relative paths are not the user's
+            reader, folder = Placed(reader, os.getcwd()), folder if folder is None or is_remote(folder) else os.path.abspath(folder) + os.sep
+        work = Work(batch.question, reader, found, folder, batch.folder is None and batch.to != "none", batch.options.aggregate)
         work.summarize = batch.folder is not None or batch.prints
         if batch.plot:
-            work.picture = Picture(batch.plot)
+            work.picture = Picture(os.path.abspath(batch.plot) if batch.options.dask is not None else batch.plot)
         before = _Before(batch, files, manifest)
         write = stack.enter_context(nullcontext() if batch.folder is not None else result_writer(batch.to, batch.options.format_, batch.question, batch.say))
         for result in batch.results(work, _units(batch, files, before, found.slots if found else 1, progress)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -52,15 +53,17 @@ def _blocks(batch: Batch, size: int) -> Blocks:
     from netsens.errors import UsageError
     from netsens.pipeline.gather import separable
     from netsens.pipeline.rows import blocks_in_memory, blocks_of
+    from netsens.report.remote import is_remote
 
     plan, inputs = batch.plan, batch.question.model.inputs
     if plan.whole is None or plan.rows is None:
         raise click.UsageError("--batch-size takes some rows of one file at a time, or of several files; these inputs are neither.")
     fixed = next((t.shape[0] for t in inputs.values() if t.shape and isinstance(t.shape[0], int)), None)
     count = fixed or size
-    blocks = blocks_of(plan.rows, plan.whole, count) if len(inputs) == 1 else None
+    path = plan.whole if batch.options.dask is None or is_remote(plan.whole) else os.path.abspath(plan.whole)  # workers may be in other folders
+    blocks = blocks_of(plan.rows, path, count) if len(inputs) == 1 else None
     if blocks is None:
-        blocks = blocks_in_memory(plan.rows, plan.whole, next(iter(plan)).read(), count)
+        blocks = blocks_in_memory(plan.rows, path, next(iter(plan)).read(), count)
     if blocks.total > count:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the rows themselves are computed

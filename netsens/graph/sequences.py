@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from netsens.graph.graph import Array, Dim, Graph, Node, TensorType
+from netsens.graph.graph import Array, Dim, Graph, Node, TensorType, walk
+from netsens.graph.sequence_branches import inserted_after_branches
 
 OPERATORS = {
     "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength", "SequenceMap", "SplitToSequence",
@@ -35,13 +36,23 @@ class Rows:
     kept: bool
 
 
-Known = Listed | Rows
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """A sequence of stretches of a tensor along an axis, each as long as the whole number `size` says (a value), the last perhaps shorter."""
+
+    tensor: str
+    axis: int
+    size: str
+
+
+Known = Listed | Rows | Chunks
 
 
 def without_sequences(graph: Graph) -> Graph:
     """The graph, typed, with the sequences that are known resolved; the types of new values are for inference to find."""
     if not holds_sequences(graph):
         return graph
+    graph = walk(graph, inserted_after_branches)
     resolved = _Resolver(graph, loops=True).resolved(graph, {}, [])
     # A Loop that no longer carries a sequence which someone still reads is left as it was.
     return resolved if _is_closed(resolved, set()) else _Resolver(graph, loops=False).resolved(graph, {}, [])
@@ -197,6 +208,9 @@ class _Resolver:
             index = self.emit("Reshape", [node.inputs[1], self.constant(np.asarray([1] if known.kept else [], np.int64), f"{output}/shape")], f"{output}/index")
             self.emit("Gather", [known.tensor, index], "", {"axis": known.axis}, to=output)
             return True
+        if isinstance(known, Chunks):
+            self.chunk(known, node.inputs[1], output)
+            return True
         if known is None:
             return False
         if at is not None:
@@ -209,6 +223,25 @@ class _Resolver:
         index = self.emit("Reshape", [node.inputs[1], self.constant(np.zeros(0, np.int64), f"{output}/shape")], f"{output}/index")
         self.emit("Gather", [self.stacked(known.names, 0, output), index], "", {"axis": 0}, to=output)
         return True
+
+    def chunk(self, known: Chunks, which: str, output: str) -> None:
+        """One of the stretches, counted from the end where the number is negative."""
+        at, size = self.emit("Reshape", [which, self.vector(1, output)], f"{output}/at"), self.emit("Reshape", [known.size, self.vector(1, output)], f"{output}/size")
+        from_end = self.emit("Add", [at, self.chunk_count(known, output)], f"{output}/from_end")
+        at = self.emit("Where", [self.emit("Less", [at, self.vector(0, output)], f"{output}/back"), from_end, at], f"{output}/number")
+        begin = self.emit("Mul", [at, size], f"{output}/begin")
+        end = self.emit("Add", [begin, size], f"{output}/end")
+        self.emit("Slice", [known.tensor, begin, end, self.vector(known.axis, output)], "", to=output)
+
+    def chunk_count(self, known: Chunks, hint: str) -> str:
+        """How many stretches there are, a vector of length 1."""
+        size = self.emit("Reshape", [known.size, self.vector(1, hint)], f"{hint}/size")
+        length = self.emit("Shape", [known.tensor], f"{hint}/length", {"start": known.axis, "end": known.axis + 1})
+        most = self.emit("Add", [length, self.emit("Sub", [size, self.vector(1, hint)], f"{hint}/rest")], f"{hint}/most")
+        return self.emit("Div", [most, size], f"{hint}/count")
+
+    def vector(self, number: int, hint: str) -> str:
+        return self.constant(np.asarray([number], np.int64), f"{hint}/number")
 
     def fixed(self, shape: Sequence[Dim]) -> bool:
         """Whether the shape is the same whenever it is met, in every turn of a loop too."""
@@ -224,6 +257,8 @@ class _Resolver:
             return False
         if isinstance(known, Listed):
             self.constants[output] = np.asarray(len(known.names), np.int64)
+        elif isinstance(known, Chunks):
+            self.emit("Squeeze", [self.chunk_count(known, output)], "", to=output)
         else:
             shape = self.emit("Shape", [known.tensor], f"{output}/shape")
             self.emit("Gather", [shape, self.constant(np.asarray(known.axis, np.int64), f"{output}/axis")], "", {"axis": 0}, output)
@@ -237,19 +272,25 @@ class _Resolver:
         size, alone = shape[axis], len(node.inputs) < 2 or not node.inputs[1]
         kept = bool(node.attributes.get("keepdims", 1)) or not alone
         given = None if alone else self.array(node.inputs[1])
+        parts: list[int | None]
         if alone:
             if not isinstance(size, int) or size > _MOST_PARTS:
                 return self.keep(node, Rows(x, axis, kept))
             parts = [1] * size
+        elif given is None and self.shape(node.inputs[1]) == ():
+            return self.keep(node, Chunks(x, axis, self.whole(node.inputs[1], output)))
         elif given is None:
-            return False
+            lengths = self.shape(node.inputs[1])
+            if lengths is None or not isinstance(lengths[0], int) or not 0 < lengths[0] <= _MOST_PARTS:
+                return False
+            parts = [None] * lengths[0]
         elif given.ndim:
             parts = [int(v) for v in given]
         elif isinstance(size, int) and size <= _MOST_PARTS * int(given):
             each = int(given)
             parts = [min(each, size - begin) for begin in range(0, size, each)]
         else:
-            return False
+            return self.keep(node, Chunks(x, axis, self.whole(node.inputs[1], output)))
         names = tuple(self.fresh(f"{output}/{k}") for k in range(len(parts)))
         self.made.update(names)
         dtype = self.type(x).dtype
@@ -257,18 +298,25 @@ class _Resolver:
         if len(parts) == 1:
             self.emit("Identity", [x], "", to=names[0])
         elif parts:
-            self.nodes.append(Node("Split", (x, self.constant(np.asarray(parts, np.int64), f"{output}/split")), names, {"axis": axis}))
+            split = node.inputs[1] if None in parts else self.constant(np.asarray(parts, np.int64), f"{output}/split")
+            self.nodes.append(Node("Split", (x, split), names, {"axis": axis}))
         if not kept:
             axes = self.constant(np.asarray([axis], np.int64), f"{output}/axes")
             names = tuple(self.emit("Squeeze", [name, axes], f"{name}/element") for name in names)
             self.copied.update((name, TensorType(dtype, (*shape[:axis], *shape[axis + 1 :]))) for name in names)
         return self.keep(node, Listed(names, Rows(x, axis, kept) if alone else None))
 
+    def whole(self, number: str, hint: str) -> str:
+        """A number as int64, which shapes are."""
+        return number if self.type(number).dtype in (0, 7) else self.emit("Cast", [number], f"{hint}/number", {"to": 7})
+
     def _ConcatFromSequence(self, node: Node) -> bool:
         known, output, axis = self.known.get(node.inputs[0]), node.outputs[0], int(node.attributes["axis"])
         new = bool(node.attributes.get("new_axis", 0))
         if isinstance(known, Rows):
             return self.joined_rows(known, axis, new, output)
+        if isinstance(known, Chunks):
+            return self.joined_chunks(known, axis, new, output)
         if known is None or not known.names:
             return False
         if new:
@@ -306,6 +354,26 @@ class _Resolver:
         self.emit("Reshape", [stack, self.constant(np.asarray([*([0] * axis), -1, *after], np.int64), f"{output}/shape")], "", to=output)
         return True
 
+    def joined_chunks(self, known: Chunks, axis: int, new: bool, output: str) -> bool:
+        shape = self.shape(known.tensor)
+        if shape is None:
+            return False
+        axis %= len(shape) + new
+        if not new:
+            if axis == known.axis:
+                self.emit("Identity", [known.tensor], "", to=output)
+            return axis == known.axis
+        # Stacked, which only runs where all are of one length: [.., n c, ..] -> [.., n, c, ..] -> n where it is wanted
+        size = self.emit("Reshape", [known.size, self.vector(1, output)], f"{output}/size")
+        before = self.emit("Shape", [known.tensor], f"{output}/before", {"start": 0, "end": known.axis})
+        after = self.emit("Shape", [known.tensor], f"{output}/after", {"start": known.axis + 1})
+        apart = self.emit("Concat", [before, self.vector(-1, output), size, after], f"{output}/apart", {"axis": 0})
+        split = self.emit("Reshape", [known.tensor, apart], f"{output}/split")
+        order = [k for k in range(len(shape) + 1) if k != known.axis]
+        order.insert(axis, known.axis)
+        self.emit("Transpose", [split], "", {"perm": order}, to=output)
+        return True
+
     # Optionals ------------------------------------------------------------------------------------------------------
 
     def _Optional(self, node: Node) -> bool:
@@ -341,8 +409,10 @@ class _Resolver:
         """SequenceMap's body once for each element; the SequenceMap itself stays until it is found unread."""
         body: Graph = node.attributes["body"]
         first = self.listed(node.inputs[0])
+        if first is None:
+            return self.scanned(node)
         sources: list[tuple[str, ...] | None] = [self.listed(i) for i in node.inputs]
-        if first is None or any(s is None and self.type(i).container for s, i in zip(sources, node.inputs, strict=True)):
+        if any(s is None and self.type(i).container for s, i in zip(sources, node.inputs, strict=True)):
             return node
         results: list[list[str]] = [[] for _ in body.outputs]
         for k in range(len(first)):
@@ -358,6 +428,33 @@ class _Resolver:
         for output, result in zip(node.outputs, results, strict=True):
             self.known[output] = Listed(tuple(result))
         return node
+
+    def scanned(self, node: Node) -> Node:
+        """SequenceMap over slices of tensors as a Scan over these; the outputs are the slices of what it stacks."""
+        body: Graph = node.attributes["body"]
+        sources = [self.known.get(i) for i in node.inputs]
+        rows = [s for s in sources if isinstance(s, Rows)]
+        if any(not isinstance(s, Rows) and self.type(i).container for s, i in zip(sources, node.inputs, strict=True)):
+            return node
+        mapping = {inner: outer for inner, s, outer in zip(body.inputs, sources, node.inputs, strict=True) if not isinstance(s, Rows)}
+        inputs, lead, types = [], [], dict(body.types)
+        for inner, source in zip(body.inputs, sources, strict=True):
+            if isinstance(source, Rows):
+                name, shape = self.fresh(f"{inner}/slice"), self.shape(source.tensor)
+                inputs.append(name)
+                types[name] = TensorType(self.type(source.tensor).dtype, None if shape is None else (*shape[: source.axis], *shape[source.axis + 1 :]))
+                axes = self.constant(np.asarray([source.axis], np.int64), f"{inner}/axes")
+                lead.append(Node("Unsqueeze", (name, axes), (inner,)) if source.kept else Node("Identity", (name,), (inner,)))
+        turn = replace(body.renamed(mapping), inputs=inputs, nodes=[*lead, *body.renamed(mapping).nodes], types=types)
+        stacks = tuple(self.fresh(f"{o or inner}/stack") for o, inner in zip(node.outputs, body.outputs, strict=True))
+        for output, stack, inner in zip(node.outputs, stacks, body.outputs, strict=True):
+            type_ = body.types.get(inner, TensorType(0))
+            self.copied[stack] = replace(type_, shape=None if type_.shape is None else (None, *type_.shape))
+            if output:
+                self.known[output] = Rows(stack, 0, False)
+        turn = self.resolved(turn, self.known, self.graphs)
+        attributes = {"body": turn, "num_scan_inputs": len(rows), "scan_input_axes": [r.axis for r in rows]}
+        return Node("Scan", tuple(r.tensor for r in rows), stacks, attributes, name=node.name)
 
     def loop(self, node: Node) -> Node:
         """A Loop whose states hold sequences: one that every turn passes on is known inside; one that starts empty and gets an element more in every

@@ -11,6 +11,7 @@ from netsens.rules.words import rule_of
 
 FLOATS = {1, 10, 11, 16}  # float, float16, double, bfloat16
 QUANTISED = {2, 3, 4, 5, 6, 17, 18, 19, 20, 21, 22, 23, 25, 26}  # whole numbers of up to 32 bits, and floats of up to 8
+CONTROL_FLOW = {"If", "Loop", "Scan"}
 
 
 def carries(type_: TensorType | None) -> bool:
@@ -33,7 +34,7 @@ def spread(nodes: Sequence[Node], active: set[str], type_of: Callable[[str], Ten
         rule = rule_of(node)
         if rule is not None and (rule.status == "flat" or (rule.quantizes and not straight_through)):
             continue
-        moved = _moved_by_subgraphs(node, active) if any(node.subgraphs()) else node.outputs
+        moved = _moved_by_subgraphs(node, active) if node.op in CONTROL_FLOW and any(node.subgraphs()) else node.outputs
         handed_on = straight_through and rule is not None and (rule.quantizes or _reads_integers(node, active, type_of))
         active.update(o for o in moved if o and (carries(type_of(o)) or (handed_on and _quantised(type_of(o)))))
 
@@ -113,7 +114,7 @@ def cuts_between(graph: Graph, wrt: str, of: str) -> list[Cut]:
 
 def cuts_at(node: Node, active: set[str], types: Mapping[str, TensorType]) -> list[Cut]:
     """Why nothing passes a node that `active` values go into: the node itself, or nodes inside its subgraphs."""
-    if any(node.subgraphs()):
+    if node.op in CONTROL_FLOW and any(node.subgraphs()):
         inner = [
             cut for graph, inside in _insides(node, active) for n in graph.nodes
             if is_active(n, inside) and not any(o in inside for o in n.outputs) for cut in cuts_at(n, inside, {**types, **graph.types})

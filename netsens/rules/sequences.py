@@ -5,7 +5,7 @@ from netsens.rules.words import flat, refuse
 
 refuse(
     "SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceMap SplitToSequence ConcatFromSequence Optional OptionalGetElement",
-    why="which tensors its sequence or optional holds is known only while the model runs, and derivatives pass through tensors alone; "
-    "use Concat, Split and Gather in its place, or give the input a fixed shape",
+    why="which tensors its sequence or optional holds is known only while the model runs (where it is known before, they take its place); "
+    "use Concat, Split and Gather instead, or give the input a fixed shape",
 )
 flat("SequenceLength OptionalHasElement", why="it counts")

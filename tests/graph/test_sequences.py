@@ -5,6 +5,7 @@ import onnx
 import onnx.parser
 import pytest
 
+import netsens
 from netsens.graph.graph import Graph
 from netsens.graph.normal import load_graph
 from netsens.graph.sequences import holds_sequences
@@ -43,6 +44,18 @@ def same(found: Graph, model: onnx.ModelProto, **feeds: np.ndarray) -> None:
         "s = SplitToSequence<axis=1, keepdims=0>(x) y = ConcatFromSequence<axis=1, new_axis=1>(s)",
         "s = SequenceConstruct(x, x) t = Identity(s) u = SequenceInsert(t, x) y = ConcatFromSequence<axis=0>(u)",
         "s = SequenceConstruct(x, x) o = Optional(s) t = OptionalGetElement(o) y = ConcatFromSequence<axis=0>(t)",
+        "k = Constant<value = int64 {3}>() s = SplitToSequence(x, k) i = Constant<value = int64 {-1}>() y = SequenceAt(s, i)",
+        "k = Constant<value = int64 {3}>() s = SplitToSequence(x, k) i = Constant<value = int64 {0}>() y = SequenceAt(s, i)",
+        "k = Constant<value = int64 {3}>() s = SplitToSequence(x, k) n = SequenceLength(s) y = Cast<to=11>(n)",
+        "k = Constant<value = int32 {2}>() s = SplitToSequence(x, k) y = ConcatFromSequence<axis=0>(s)",
+        "k = Constant<value = int64 {2}>() s = SplitToSequence(x, k) y = ConcatFromSequence<axis=2, new_axis=1>(s)",
+        """d = Shape<start=0, end=1>(x) two = Constant<value = int64[1] {2}>() first = Div(d, two) rest = Sub(d, first) k = Concat<axis=0>(first, rest)
+        s = SplitToSequence(x, k) i = Constant<value = int64 {1}>() y = SequenceAt(s, i)""",
+        """s = SplitToSequence(x) t = SequenceMap(s) <body = b (double[1,3] e) => (double[1,3] o) { o = Exp(e) }>
+        y = ConcatFromSequence<axis=0>(t)""",
+        """s = SplitToSequence<axis=1, keepdims=0>(x) w = Neg(x)
+        t = SequenceMap(s, s, w) <body = b (double[N] e, double[N] f, double[N,3] v) => (double[N,3] o)
+        { one = Constant<value = int64[1] {1}>() p = Mul(e, f) q = Unsqueeze(p, one) o = Add(q, v) }> y = ConcatFromSequence<axis=0, new_axis=1>(t)""",
     ],
 )
 @pytest.mark.parametrize("rows", ["4", "N"])
@@ -96,3 +109,24 @@ def test_a_collected_sequence_that_something_unresolved_reads_stays() -> None:
     found, model = loop("grown = SequenceInsert(before, after)", "t = SequenceErase(s) y = ConcatFromSequence<axis=0>(t)")
     assert holds_sequences(found)
     same(found, model, m=COUNT, c=TRUE, x=X)
+
+
+def test_both_branches_may_append() -> None:
+    text = """m = Constant<value = int64 {4}>() c = Constant<value = bool {1}>() e = SequenceEmpty<dtype=11>()
+    s = Loop(m, c, e) <body = b (int64 i, bool go, seq(double[3]) q) => (bool on, seq(double[3]) grown) {
+      on = Identity(go) row = Gather(x, i) total = ReduceSum<keepdims=0>(row) zero = Constant<value = double {6.0}>() big = Greater(total, zero)
+      grown = If(big) <then_branch = t () => (seq(double[3]) a) { up = Exp(row) a = SequenceInsert(q, up) },
+                       else_branch = f () => (seq(double[3]) d) { down = Neg(row) d = SequenceInsert(q, down) }>
+    }> y = ConcatFromSequence<axis=0, new_axis=1>(s)"""
+    found, model = graph(text, f"{MATRIX} x")
+    assert not holds_sequences(found)
+    same(found, model, x=X)
+
+
+def test_a_sequence_map_that_stays_is_refused_and_not_passed_by() -> None:
+    """Its body is no part of the graph around it, so its outputs once seemed not to depend on the input."""
+    text = """k = Constant<value = int64 {3}>() s = SplitToSequence(x, k) t = SequenceMap(s) <body = b (double[a,3] e) => (double[a,3] o) { o = Exp(e) }>
+    y = ConcatFromSequence<axis=0>(t)"""
+    _, model = graph(text, "double[N,3] x")
+    with pytest.raises(netsens.NetsensError, match="known only while the model runs"):
+        netsens.load(model).grad({"x": X})

@@ -112,7 +112,7 @@ def jacobian(
                 f"{prepared.subject} has {plan.entries:,} entries, for which {readable(sparse_bytes(plan))} are needed, and {readable(limit)} may be used; "
                 "write it to an .npz file (--sparse -o J.npz), or narrow it with --wrt or --target."
             )
-        return evaluate_sparse(point, plan, progress) | {w: _empty(prod(out), prod(lin.shape(w)), dtype) for w in question.zeros}
+        return evaluate_sparse(point, plan, progress, last=True) | {w: _empty(prod(out), prod(lin.shape(w)), dtype) for w in question.zeros}
     needed = result_bytes(prepared, plan, per_sample)
     if folder is None:
         if (limit := _exceeded(needed, memory_limit)) is not None:
@@ -121,7 +121,7 @@ def jacobian(
                 + ("choose one tensor with --wrt, which can go to a file (-o H.npy)." if len(prepared.tensors) > 1 else
                    "write it to files (-o FOLDER/), take --sparse where it has structure, or narrow it with --wrt or --target.")
             )
-        result = evaluate(point, plan, per_sample=per_sample, progress=progress, decompressors=prepared.decompress(plan, per_sample))
+        result = evaluate(point, plan, per_sample=per_sample, progress=progress, decompressors=prepared.decompress(plan, per_sample), last=True)
         return result | {w: np.zeros(out + lin.shape(w), dtype) for w in question.zeros}
     files = files_at(folder)
     if files is None:

@@ -27,9 +27,10 @@ def zeros(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
 
 def evaluate(
     linearization: Linearization, plan: Plan, allocate: Allocate = zeros, *, per_sample: bool = False, progress: Progress | None = None,
-    decompressors: Decompressors | None = None,
+    decompressors: Decompressors | None = None, last: bool = False,
 ) -> dict[str, Array]:  # fmt: skip
-    """The Jacobian by each tensor, [*of, *wrt]. With `per_sample`, by a tensor that goes along with the batch, [N, *of[1:], *wrt[1:]]."""
+    """The Jacobian by each tensor, [*of, *wrt]. With `per_sample`, by a tensor that goes along with the batch, [N, *of[1:], *wrt[1:]]. `last` as in
+    `passes`."""
     lin = linearization.linearizer
     dtype = lin.dtype(plan.of)
     result: dict[str, Array] = {}
@@ -46,7 +47,7 @@ def evaluate(
         _through_waist(linearization, plan, result, progress)
         return result
     write = decompressors or Decompressors(plan, per_sample)
-    for found in passes(linearization, plan, progress):
+    for found in passes(linearization, plan, progress, last):
         d = write.of(found)
         target = result[found.wrt]
         if isinstance(d, Decompressor) and not d.per_sample:
@@ -59,7 +60,7 @@ def evaluate(
     return result
 
 
-def evaluate_sparse(linearization: Linearization, plan: Plan, progress: Progress | None = None) -> dict[str, Any]:
+def evaluate_sparse(linearization: Linearization, plan: Plan, progress: Progress | None = None, last: bool = False) -> dict[str, Any]:
     """The Jacobian by each tensor as a SciPy CSR array, [elements of `of`, elements of `wrt`]; entries that are zero by chance are stored too."""
     sparse = scipy_module("scipy.sparse", "a sparse Jacobian")
     lin = linearization.linearizer
@@ -67,7 +68,7 @@ def evaluate_sparse(linearization: Linearization, plan: Plan, progress: Progress
     if plan.waist is not None:
         raise UsageError("A product of two Jacobians through a waist is dense; leave --sparse out, or force --mode forward or reverse.")
     write = Decompressors(plan)
-    for found in passes(linearization, plan, progress):
+    for found in passes(linearization, plan, progress, last):
         rows, columns, values = write.of(found).entries(found.values, found.start)
         blocks[found.wrt].append((rows, columns, values) if found.forward else (columns, rows, values))
     result = {}
@@ -88,7 +89,7 @@ def _through_waist(linearization: Linearization, plan: Plan, result: dict[str, A
     out = linearization.linearizer.shape(plan.of)
     lin, second = waist.after
     told = _Told(progress, waist.passes)
-    left = evaluate(Linearization(lin, linearization.feeds), second, per_sample=waist.by_sample, progress=told)
+    left = evaluate(Linearization(lin, linearization.feeds), second, per_sample=waist.by_sample, progress=told, last=True)
     told.next()
     totals: dict[str, Array] = {}
     alone: dict[str, bool] = {}
@@ -96,7 +97,7 @@ def _through_waist(linearization: Linearization, plan: Plan, result: dict[str, A
         shape = inner.shape(name)
         reached = [w for w in plan.wrt if w in first.relations]
         alone |= {w: waist.by_sample and first.by_sample(w) for w in reached if alone.get(w, True)}
-        right = evaluate(Linearization(inner, linearization.feeds), first, per_sample=waist.by_sample and all(alone[w] for w in reached), progress=told)
+        right = evaluate(Linearization(inner, linearization.feeds), first, per_sample=waist.by_sample and all(alone[w] for w in reached), progress=told, last=True)
         told.next()
         for w in reached:
             sizes = (out[0], prod(shape[1:])) if waist.by_sample else (1, prod(shape))  # samples, and numbers of the waist in each

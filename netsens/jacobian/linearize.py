@@ -39,6 +39,18 @@ class Runner(Protocol):
 Load = Callable[[Graph], Runner]
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A program that takes many directions, ready to run; by name of the result (of, or wrt), the output that holds it."""
+
+    runner: Runner
+    outputs: Mapping[str, str]
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        found = self.runner.run_values(feeds)
+        return {name: np.asarray(found[output].numpy()) for name, output in self.outputs.items()}
+
+
 @dataclass(slots=True)
 class Side:
     """One direction of the linear map: the program split in two, and what a pass of it costs. It is loaded when first run."""
@@ -46,9 +58,9 @@ class Side:
     program: LinearProgram
     load: Load
     cost: Cost
-    outputs: Mapping[str, str] = field(default_factory=dict)  # by name of the result (of, or wrt): the output of the linear half
     _primal: Runner | None = None
-    _linear: Runner | None = None
+    _linear: Loaded | None = None
+    _whole: Loaded | None = None
 
     def residuals(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
         """What the linear half reads, from one forward pass."""
@@ -61,12 +73,19 @@ class Side:
     def products(self, residuals: Mapping[str, Any], seeds: Mapping[str, Array]) -> dict[str, Array]:
         """The results for seeds with a leading axis of directions."""
         if self._linear is None:
-            together = batched(self.program.linear, list(self.program.seeds.values()))
-            names = dict(zip(self.program.linear.outputs, together.outputs, strict=True))
-            self.outputs = {name: names[value] for name, value in self.program.results.items()}
-            self._linear = self.load(together)
-        found = self._linear.run_values({**residuals, **seeds})
-        return {name: np.asarray(found[output].numpy()) for name, output in self.outputs.items()}
+            self._linear = self._loaded(self.program.linear)
+        return self._linear.run({**residuals, **seeds})
+
+    def at_once(self, feeds: Mapping[str, Array], seeds: Mapping[str, Array]) -> dict[str, Array]:
+        """As `products`, with the forward pass in the same run: for seeds that are the only ones at this point."""
+        if self._whole is None:
+            self._whole = self._loaded(self.program.whole)
+        return self._whole.run({**feeds, **seeds})
+
+    def _loaded(self, graph: Graph) -> Loaded:
+        together = batched(graph, list(self.program.seeds.values()))
+        names = dict(zip(graph.outputs, together.outputs, strict=True))
+        return Loaded(self.load(together), {name: names[value] for name, value in self.program.results.items()})
 
 
 @dataclass(slots=True)
@@ -81,15 +100,18 @@ class Linearizer:
     symmetric: bool = False  # whether the Jacobian is: that of a gradient by the tensor itself
     differenced: list[str] = field(default_factory=list)
     _sides: dict[Any, Side] = field(default_factory=dict)
+    _shapes: dict[str, Shape] = field(default_factory=dict)
     _relations: dict[tuple[str, str], Relation] | None = None
     _active: dict[str, set[str]] = field(default_factory=dict)
 
     def shape(self, name: str) -> Shape:
         """The shape of a value of the graph."""
-        found = self.graph.types[name].shape if name in self.graph.types else None
-        if found is None or not known(found):
-            raise UsageError(f"The shape of '{name}' depends on the input's values, so it has no Jacobian of a fixed shape; use grad or a vector product.")
-        return tuple(int(d) for d in found if isinstance(d, int))
+        if name not in self._shapes:
+            found = self.graph.types[name].shape if name in self.graph.types else None
+            if found is None or not known(found):
+                raise UsageError(f"The shape of '{name}' depends on the input's values, so it has no Jacobian of a fixed shape; use grad or a vector product.")
+            self._shapes[name] = tuple(int(d) for d in found if isinstance(d, int))
+        return self._shapes[name]
 
     def dtype(self, name: str) -> Any:
         return numpy_dtype(self.graph.types[name].dtype)
@@ -233,26 +255,28 @@ class Linearization:
 
     # Products over several directions, as the evaluation of a whole Jacobian uses them ------------------------------------------
 
-    def push(self, seeds: Mapping[str, Array], of: Sequence[str] | None = None) -> dict[str, Array]:
-        """Tangents [K, ...wrt] of some of `wrt` to tangents [K, ...of] of each `of`."""
+    def push(self, seeds: Mapping[str, Array], of: Sequence[str] | None = None, once: bool = False) -> dict[str, Array]:
+        """Tangents [K, ...wrt] of some of `wrt` to tangents [K, ...of] of each `of`. `once`: no others follow, so nothing is kept for them."""
         count = next(iter(seeds.values())).shape[0]
         outs = tuple(of or self.linearizer.of)
         names = [w for w in self.wrt if w in seeds and any(self.linearizer.reaches(w, y) for y in outs)]
         side = self.linearizer.forward(names, outs) if names else None
-        found = self._products(side, {side.program.seeds[w]: seeds[w] for w in names}) if side is not None else {}
+        found = self._products(side, {side.program.seeds[w]: seeds[w] for w in names}, once) if side is not None else {}
         return {y: found[y] if y in found else np.zeros((count, *self.linearizer.shape(y)), self.linearizer.dtype(y)) for y in outs}
 
-    def pull(self, seed: Array, wrt: Sequence[str] | None = None, of: str | None = None) -> dict[str, Array]:
-        """Cotangents [K, ...of] to cotangents [K, ...wrt] of some of `wrt`."""
+    def pull(self, seed: Array, wrt: Sequence[str] | None = None, of: str | None = None, once: bool = False) -> dict[str, Array]:
+        """Cotangents [K, ...of] to cotangents [K, ...wrt] of some of `wrt`; `once` as in `push`."""
         y = of or self.of
         names = list(wrt or self.wrt)
         reached = [w for w in names if self.linearizer.reaches(w, y)]
         side = self.linearizer.reverse(y, reached) if reached else None
-        found = self._products(side, {side.program.seeds[y]: seed}) if side is not None else {}
+        found = self._products(side, {side.program.seeds[y]: seed}, once) if side is not None else {}
         return {w: found[w] if w in found else np.zeros((seed.shape[0], *self.linearizer.shape(w)), self.linearizer.dtype(w)) for w in names}
 
-    def _products(self, side: Side, seeds: Mapping[str, Array]) -> dict[str, Array]:
+    def _products(self, side: Side, seeds: Mapping[str, Array], once: bool) -> dict[str, Array]:
         if id(side) not in self._residuals:
+            if once:
+                return side.at_once(self.feeds, seeds)
             self._residuals[id(side)] = side.residuals(self.feeds)
         return side.products(self._residuals[id(side)], seeds)
 

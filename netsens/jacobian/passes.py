@@ -30,21 +30,22 @@ class Passes:
     slot: int  # which of the part's colourings
 
 
-def passes(linearization: Linearization, plan: Plan, progress: Progress | None = None) -> Iterator[Passes]:
-    """Every pass of the plan, chunk by chunk."""
+def passes(linearization: Linearization, plan: Plan, progress: Progress | None = None, last: bool = False) -> Iterator[Passes]:
+    """Every pass of the plan, chunk by chunk. `last`: nothing else is asked at this point, so a part of one chunk is one run with its forward pass."""
     done = 0
     for part in plan.parts:
+        once = last and part.chunk >= part.passes
         for start in range(0, part.passes, part.chunk):
             stop = min(start + part.chunk, part.passes)
-            yield from _forward(linearization, plan, part, start, stop) if part.forward else _reverse(linearization, plan, part, start, stop)
+            yield from (_forward if part.forward else _reverse)(linearization, plan, part, start, stop, once)
             done += stop - start
             if progress is not None:
                 progress(done, plan.passes)
 
 
-def _forward(linearization: Linearization, plan: Plan, part: Part, start: int, stop: int) -> Iterator[Passes]:
+def _forward(linearization: Linearization, plan: Plan, part: Part, start: int, stop: int, once: bool) -> Iterator[Passes]:
     seeds, spans = _kept_seeds(part, (start, stop), lambda: _column_seeds(linearization, part, start, stop))
-    found = linearization.push(seeds, [plan.of])[plan.of]
+    found = linearization.push(seeds, [plan.of], once)[plan.of]
     for slot, w, first, low, high in spans:
         yield Passes(w, True, first, found[low:high], part, slot)
 
@@ -71,10 +72,10 @@ def _column_seeds(linearization: Linearization, part: Part, start: int, stop: in
     return seeds, spans
 
 
-def _reverse(linearization: Linearization, plan: Plan, part: Part, start: int, stop: int) -> Iterator[Passes]:
+def _reverse(linearization: Linearization, plan: Plan, part: Part, start: int, stop: int, once: bool) -> Iterator[Passes]:
     dtype = linearization.linearizer.dtype(plan.of)
     seeds, _ = _kept_seeds(part, (start, stop), lambda: ({plan.of: part.colourings[0].seeds(start, stop, dtype)}, []))
-    found = linearization.pull(seeds[plan.of], part.wrt, plan.of)
+    found = linearization.pull(seeds[plan.of], part.wrt, plan.of, once)
     for w in part.wrt:
         yield Passes(w, False, start, found[w], part, 0)
 

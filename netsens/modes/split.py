@@ -23,6 +23,14 @@ class LinearProgram:
     seeds: Mapping[str, str]
     results: Mapping[str, str]
 
+    @property
+    def whole(self) -> Graph:
+        """Both halves as one graph, from the model's inputs and the seeds to the results."""
+        return replace(
+            self.linear, nodes=[*self.primal.nodes, *self.linear.nodes], inputs=list(dict.fromkeys([*self.primal.inputs, *self.seeds.values()])),
+            constants={**self.primal.constants, **self.linear.constants},
+        )  # fmt: skip
+
 
 def split(derivative: Derivative, keep: Sequence[str] = ()) -> LinearProgram:
     """The two halves. `keep` are primal values that the first half gives out besides the residuals. Constants are shared by both halves, never

@@ -1,18 +1,20 @@
-"""Times whole Jacobians side by side, interleaved in one run: netsens, `torch.func.jacrev` and `jacfwd`, a loop of `autograd.grad`, and where they are
+"""Times whole Jacobians side by side, in turns within one run: netsens, `torch.func.jacrev` and `jacfwd`, a loop of `autograd.grad`, and where they are
 installed jitted `jax.jacfwd` and `jacrev`, and asdex.
 
-    python -m tests.benchmarks.jacobians [--only 'relu1*'] [--threads 2] [--seconds 3] [--slowest 20]
+    python -m tests.benchmarks.jacobians [--only 'relu1*'] [--threads 2] [--seconds 10] [--slowest 20] [--json FILE]
 
-Each row's numbers are compared in float32 before they are timed. The first table has milliseconds of a call with everything built; the second what
-comes before: of netsens structure, plan, sessions and the first run, of JAX tracing and compiling, of asdex detection and colouring too. JAX has no
-choice of threads; give it the same with `taskset -c 0,1`. What takes longer than `--slowest` seconds runs once, or is estimated from a part (~)."""
+Each row's numbers are compared before they are timed. A turn is as many calls in a row as fit into a twentieth of a second, so that each finds its own
+memory warm; a figure is the least of all turns, since others on the machine only ever add. The first table has milliseconds of a call with
+everything built and the best of the others over netsens; the second what comes before the first call: of netsens structure, plan and sessions, of
+JAX tracing and compiling, of asdex detection and colouring too. What takes longer than `--slowest` seconds runs once, or is estimated from a part (~). JAX
+takes all cores; give it as many as the others with `taskset`."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
 import io
-import statistics
+import json
 import sys
 import time
 import warnings
@@ -20,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -78,7 +80,7 @@ def digits(by_image: bool) -> Row:
 def mlp() -> Row:
     module = nn.Sequential(nn.Linear(64, 512), nn.Tanh(), nn.Linear(512, 512), nn.Tanh(), nn.Linear(512, 10)).eval()
     x = torch.randn(4096, 64)
-    return Row("MLP 64-512-512-10, batch 4096", exported(module, x[:2]), x.numpy(), {"per_sample": True}, module, (x,), per_sample=True, twin="dense", module=module)
+    return Row("MLP by sample x 4,096", exported(module, x[:2]), x.numpy(), {"per_sample": True}, module, (x,), per_sample=True, twin="dense", module=module)
 
 
 def autoencoder() -> Row:
@@ -88,7 +90,7 @@ def autoencoder() -> Row:
         layers += [nn.Linear(a, b), nn.Tanh()]
     module = nn.Sequential(*layers[:-1]).eval()
     x = torch.randn(1, 784)
-    return Row("autoencoder, waist 16", exported(module, x), x.numpy(), {}, module, (x,), twin="dense", module=module)
+    return Row("autoencoder", exported(module, x), x.numpy(), {}, module, (x,), twin="dense", module=module)
 
 
 def series() -> Row:
@@ -96,7 +98,7 @@ def series() -> Row:
         nn.Conv1d(1, 16, 5, padding=2), nn.Tanh(), nn.Conv1d(16, 16, 5, padding=4, dilation=2), nn.Tanh(), nn.Conv1d(16, 1, 5, padding=2)
     ).eval()  # fmt: skip
     x = torch.randn(1, 1, 1024)
-    return Row("1-D convolutions, 1024 to 1024", exported(module, x), x.numpy(), {}, module, (x,), twin="series", module=module)
+    return Row("1-D convolutions", exported(module, x), x.numpy(), {}, module, (x,), twin="series", module=module)
 
 
 class UNet(nn.Module):
@@ -118,7 +120,7 @@ class UNet(nn.Module):
 def unet() -> Row:
     module = UNet().eval()
     x = torch.randn(1, 1, 64, 64)
-    return Row("U-Net 64x64 by image", exported(module, x), x.numpy(), {}, module, (x,), twin="unet", module=module)
+    return Row("U-Net by image", exported(module, x), x.numpy(), {}, module, (x,), twin="unet", module=module)
 
 
 class Encoder(nn.Module):
@@ -144,7 +146,7 @@ class Encoder(nn.Module):
 def encoder() -> Row:
     module = Encoder().eval()
     x = torch.randn(1, 64, 32)
-    return Row("encoder's logits by embeddings", exported(module, x), x.numpy(), {}, module, (x,), twin="encoder", module=module)
+    return Row("encoder by tokens", exported(module, x), x.numpy(), {}, module, (x,), twin="encoder", module=module)
 
 
 ROWS: dict[str, Callable[[], Row]] = {
@@ -201,7 +203,7 @@ def difference(ours: dict[str, np.ndarray], theirs: Any) -> float:
     return worst
 
 
-def measure(row: Row, seconds: float, slowest: float) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(row: Row, seconds: float, slowest: float) -> dict[str, Any]:
     """Times of a call, and of what comes before the first."""
     start = time.perf_counter()
     ours = row.model.jacobian(row.x, **row.ask)
@@ -246,43 +248,76 @@ def measure(row: Row, seconds: float, slowest: float) -> tuple[dict[str, Any], d
     while time.perf_counter() < end or rounds < 3:
         rounds += 1
         for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times.setdefault(name, []).append(time.perf_counter() - start)
-    medians = {name: statistics.median(t) for name, t in times.items()} | estimated
-    own = medians["netsens"]
-    best = min((k for k in medians if k != "netsens"), key=medians.__getitem__)
-    shown = {name: f"{'~' if name in estimated else ''}{medians[name] * 1e3:.3g}" if name in medians else "-" for name in NAMES}
-    calls = {"Jacobian": row.name, "mode": plan.mode, "passes": plan.passes, **shown, "x best": f"{medians[best] / own:.1f} ({best})",
-             "x loop": round(medians["loop"] / own), "difference": f"{worst:.0e}"}  # fmt: skip
-    return calls, {"Jacobian": row.name, **{name: f"{setup[name] * 1e3:.0f}" if name in setup else "-" for name in NAMES if name in SET_UP}}
+            times.setdefault(name, []).append(least(run))
+    best_of = {name: min(t) for name, t in times.items()} | estimated
+    own = best_of["netsens"]
+    best = min((k for k in best_of if k != "netsens"), key=best_of.__getitem__)
+    return {
+        "name": row.name, "mode": plan.mode, "passes": plan.passes, "milliseconds": {k: v * 1e3 for k, v in best_of.items()},
+        "estimated": sorted(estimated), "set-up": {k: v * 1e3 for k, v in setup.items()}, "best": best, "ratio": best_of[best] / own,
+        "loop ratio": best_of["loop"] / own, "difference": worst,
+    }  # fmt: skip
 
 
+def least(run: Callable[[], Any]) -> float:
+    """The shortest of some calls in a row."""
+    found, end = [], time.perf_counter() + TURN
+    while not found or (time.perf_counter() < end and len(found) < 50):
+        start = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+TURN = 0.05  # seconds
 NAMES = ("netsens", "jacrev", "jacfwd", "loop", "jax jacrev", "jax jacfwd", "asdex")
 SET_UP = ("netsens", "jax jacrev", "jax jacfwd", "asdex")
+
+
+def tables(rows: list[dict[str, Any]], stream: TextIO) -> None:
+    """Calls, and what comes before them."""
+
+    def shown(row: dict[str, Any], kind: str, name: str) -> str:
+        value = row[kind].get(name)
+        return "-" if value is None else f"{'~' if name in row['estimated'] and kind == 'milliseconds' else ''}{three(value)}"
+
+    print("Milliseconds of a call\n", file=stream)
+    calls = [
+        {"name": r["name"], **{n: shown(r, "milliseconds", n) for n in NAMES}, "x": f"{r['ratio']:.3g}", "x loop": f"{r['loop ratio']:,.3g}"} for r in rows
+    ]
+    render(calls, "table", stream, width=100)
+    print("\nMilliseconds before the first call, and how it goes\n", file=stream)
+    before = [
+        {"name": r["name"], **{n: shown(r, "set-up", n) for n in SET_UP}, "mode": r["mode"], "passes": r["passes"], "difference": f"{r['difference']:.0e}"}
+        for r in rows
+    ]
+    render(before, "table", stream, width=100)
+
+
+def three(value: float) -> str:
+    """Three significant digits without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="*")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--slowest", type=float, default=20.0)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
     warnings.simplefilter("ignore")
-    calls, setups = [], []
+    rows = []
     for name, make in ROWS.items():
         if fnmatch.fnmatch(name, arguments.only):
-            called, before = measure(make(), arguments.seconds, arguments.slowest)
-            calls.append(called)
-            setups.append(before)
-            print(called, before, file=sys.stderr, flush=True)
-    print("Milliseconds of a call\n")
-    render(calls, "markdown", sys.stdout)
-    print("\nMilliseconds before the first call\n")
-    render(setups, "markdown", sys.stdout)
+            torch.manual_seed(0)
+            rows.append(measure(make(), arguments.seconds, arguments.slowest))
+            print(f"{name}: done", file=sys.stderr, flush=True)
+    tables(rows, sys.stdout)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -116,6 +116,8 @@ def read_image(stream: BinaryIO, spec: InputSpec, source: str, options: ImageOpt
         image = image.convert(_MODES[channels])
     height, width = options.size or (image.height, image.width)
     size = (layout.width or width, layout.height or height)
+    if options.size is not None and options.crop is None and size != (width, height):
+        raise InputError(f"--image-size {height}x{width} is not what input {spec.name!r} ({format_shape(spec.shape)}) takes: leave it out, and pictures get the model's size")
     if options.crop is not None and options.size is not None:
         image = _middle(image, size, options.crop, image_module.Resampling.BILINEAR)
     elif options.size == size[::-1]:

@@ -162,6 +162,19 @@ def test_over_files_of_several_rows(more: str, units: str, tmp_path: Path) -> No
     np.testing.assert_allclose([float(row[3]) for row in rows], np.sqrt((scaled**2).mean(0)), rtol=1e-4, atol=1e-7)
 
 
+def test_the_picture_of_an_aggregate(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    table(tmp_path)
+    call = ("grad", DIABETES, "--input", "table.csv", "--batch-size", "8", "-o", "none", "--plot", "which.png")
+    done = run(*call, "--aggregate", "meanabs,mean", "--units", "std", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "drew the meanabs of 'features' in which.png" in done.err
+    assert (tmp_path / "which.png").read_bytes().startswith(b"\x89PNG")
+    refused = run(*call, cwd=tmp_path)
+    assert refused.code == 2
+    assert is_clear(refused.err, "--plot", "--aggregate")
+
+
 def test_wrong_aggregates(tmp_path: Path) -> None:
     table(tmp_path)
     for wrong in (["--aggregate", "median"], ["--aggregate", "q0"], ["--aggregate", "q100"], ["--aggregate", "mean", "-o", "a.npy"], ["--aggregate", "mean", "-o", "a.xyz"], ["--aggregate", ""], ["--units", "std"], ["--aggregate", "mean", "--wrt", "params", "--units", "std"]):

@@ -185,7 +185,7 @@ def test_image_options_on_the_command_line(tmp_path: Path) -> None:
     done = run("grad", DIGITS, "--input", "p.png", "--image-scale", "1/255", "--image-mean", "0.2", "--image-std", "0.5", "--of", "logits", "-o", "g.npy", cwd=tmp_path)
     assert done.code == 0, done.err
     np.testing.assert_allclose(np.load(tmp_path / "g.npy"), netsens.load(DIGITS).grad(np.zeros((1, 1, 28, 28), np.float32), of="logits")["image"], rtol=1e-5, atol=1e-6)
-    for wrong in (["--image-mean", "a"], ["--image-size", "0x3"], ["--image-layout", "XYZ"], ["--image-std", "0"], ["--image-mean", "1,2"]):
+    for wrong in (["--image-mean", "a"], ["--image-size", "0x3"], ["--image-layout", "XYZ"], ["--image-std", "0"], ["--image-mean", "1,2"], ["--image-size", "28x30"]):
         done = run("grad", DIGITS, "--input", "p.png", *wrong, cwd=tmp_path)
         assert done.code == 2
         assert is_clear(done.err, wrong[0] if wrong != ["--image-mean", "1,2"] else "--image-mean")

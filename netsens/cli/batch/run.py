@@ -37,7 +37,9 @@ class Batch:
         from netsens.report.render import default_kind
         from netsens.report.running import RunningSummary
 
-        self.question, self.plan, self.options, self.plot, self.say, self.name = question, plan, options, plot, say, name
+        self.question, self.plan, self.options, self.say, self.name = question, plan, options, say, name
+        self.plot = plot if options.aggregate is None else None  # of each input
+        self.aggregate_plot = plot if options.aggregate is not None else None
         self.to = destination
         self.folder = destination if is_folder(destination) else None
         self.aggregate_file: str | None = None
@@ -171,6 +173,8 @@ class Batch:
             else:
                 write_rows(self.aggregate_file, rows)
             self.say.note(f"wrote the aggregate of {self.done} {'input' if self.done == 1 else 'inputs'} to {self.aggregate_file}.")
+        if self.aggregate_plot is not None:
+            self._draw_aggregate(total, self.aggregate_plot)
         if not self.prints:
             return
         if self.kind in ("table", "markdown") and len(rows) > MOST_ROWS_PRINTED:
@@ -178,3 +182,13 @@ class Batch:
             rows = sorted(rows, key=lambda row: -abs(row[by]))[:MOST_ROWS_PRINTED]
             self.say.note(f"the table shows the {MOST_ROWS_PRINTED} largest by {by} of {total.size}.")
         render(rows, self.kind, self.stream())
+
+    def _draw_aggregate(self, total: Aggregate, plot: str) -> None:
+        """The first figure of the first tensor."""
+        from netsens.report.plot import plot_array
+
+        name, tensor = next(iter(total.tensors.items()))
+        statistic, array = next(iter(total.figures(name).items()))
+        units = {"raw": "", "std": ", times the input's deviation", "elasticity": ", as an elasticity"}[total.options.units]
+        plot_array(plot, name, array[None], features=tensor.features or None, label=f"{statistic} of the gradient{units}")
+        self.say.note(f"drew the {statistic} of '{name}' in {plot}.")

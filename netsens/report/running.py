@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import warnings
@@ -25,13 +26,14 @@ class RunningSummary:
 
     def __init__(self, kind: str, stream: Callable[[], TextIO], detail: Collection[str] = ()) -> None:
         self.kind, self.stream, self.detail = kind, stream, detail
+        self._lines: list[str] = []  # not printed yet
         self._columns: list[str] = []
         self._widths: dict[str, int] = {}
         self._shared: tuple[str, ...] | None = None  # of a table: the name and the shape that stand above it instead of in each row
         self._warned = False
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Prints the rows of one input."""
+        """Takes the rows of one input."""
         if not rows or self.kind == "none":
             return
         if self.kind in ("table", "markdown"):
@@ -46,8 +48,16 @@ class RunningSummary:
         else:
             self._add_table(rows)
 
+    def flush(self) -> None:
+        """Prints what was added, in one piece: a progress bar beneath it is drawn anew each time."""
+        if self._lines:
+            stream = self.stream()
+            stream.write("".join(self._lines))
+            stream.flush()
+            self._lines = []
+
     def _write(self, line: str) -> None:
-        self.stream().write(line + "\n")
+        self._lines.append(line + "\n")
 
     def _first(self, rows: Sequence[Row]) -> bool:
         """Whether these are the first rows, whose columns are then everyone's."""
@@ -65,10 +75,12 @@ class RunningSummary:
         return True
 
     def _add_csv(self, rows: Sequence[Row]) -> None:
-        writer = csv.writer(self.stream(), lineterminator="\n")
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
         if self._first(rows):
             writer.writerow(self._columns)
         writer.writerows([full_cell(c, row.get(c)) for c in self._columns] for row in rows)
+        self._lines.append(text.getvalue())
 
     def _add_markdown(self, rows: Sequence[Row]) -> None:
         if self._first(rows):

@@ -149,6 +149,8 @@ def running(kind: str, groups: list[list[dict[str, Any]]], detail: tuple[str, ..
     summary = RunningSummary(kind, lambda: stream, detail)
     for group in groups:
         summary.add(group)
+    assert not stream.getvalue()
+    summary.flush()
     return stream.getvalue().splitlines()
 
 

@@ -49,7 +49,9 @@ def run_files(batch: Batch, files: FileNames, progress: Progress) -> None:
                 if manifest is not None and not outcome.entry.done:
                     manifest.add(outcome)
                 progress.advance(failed=bool(outcome.error))
+            batch.flush()
         before.print_until(len(files))
+        batch.flush()
         if manifest is not None:
             manifest.finish(batch.options.timings)
 

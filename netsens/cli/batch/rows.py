@@ -46,6 +46,7 @@ def run_rows(batch: Batch, size: int, progress: Progress) -> None:
                 progress.advance(stop - start)
     batch.done = 1
     batch.print(None, summary)
+    batch.flush()
     if batch.to not in ("none", "-"):
         batch.say.note(f"wrote {blocks.total} rows to {batch.to}.")
 

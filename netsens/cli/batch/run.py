@@ -160,6 +160,10 @@ class Batch:
         lead = {} if source is None else {"input": source.encode("utf-8", "surrogateescape").decode("utf-8", "replace")}  # a path may be any bytes
         self._summary.add([{**lead, **row} for row in rows])
 
+    def flush(self) -> None:
+        """Prints the summary rows so far."""
+        self._summary.flush()
+
     def _report_aggregate(self, total: Aggregate) -> None:
         from netsens.report.outputs import write_arrays
         from netsens.report.render import render

@@ -52,6 +52,7 @@ def run_stream(batch: Batch, progress: Progress) -> None:
                 if write is not None:
                     write(outcome, pending.json)
                 batch.print(pending.source if names is not None else None, outcome.rows)
+                batch.flush()
             if manifest is not None and not done:
                 manifest.add(outcome)
             progress.advance(failed=bool(outcome.error))
@@ -63,6 +64,7 @@ def _print_again(batch: Batch, manifest: Manifest | None, number: int, pending: 
     """The summary that an earlier run made, in its place among the others."""
     if manifest is not None and batch.prints_rows:
         batch.print(pending.source, manifest.summary(number))
+        batch.flush()
 
 
 def _unread(name: str, source: str) -> Sample:

@@ -167,14 +167,27 @@ class Model:
             return self._per_sample(feeds, wrt, of, target, cotangent, method, memory_limit, step, progress)
         if method == "finite-difference":
             return self._differences(feeds, wrt, of, target, cotangent, step, progress)
-        plan = self.plan(wrt=wrt, of=of, target=target, cotangent=cotangent is not None, feeds=feeds, method=method)
-        self._check_memory(plan, feeds, 1, memory_limit)
-        for note in (*plan.notes, *plan.zeros.values()):
-            warnings.warn(note, NetsensWarning, stacklevel=2)
-        result = self._run(plan, feeds, cotangent)
+        plan, result = self._grad_as_it_is(feeds, wrt, of, target, cotangent, method, memory_limit)
         if not all(np.isfinite(g).all() for g in result.values()) and np.isfinite(self.value(plan.of, feeds)).all():
             return self._without_unread_values(result, feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, method=method)
         return result
+
+    def grad_of_strangers(
+        self, inputs: Feeds | Any, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, cotangent: Any = None, *,
+        method: str = "auto", memory_limit: int | None = None,
+    ) -> dict[str, Array]:  # fmt: skip
+        """As `grad`, for a batch of samples that have nothing to do with each other. `grad` looks again where the result isn't finite though the output
+        is; that is not done here, since one sample would change the others' gradients by it: such a sample is to be asked for alone."""
+        return self._grad_as_it_is(self.feeds(inputs), wrt, of, target, cotangent, method, memory_limit)[1]
+
+    def _grad_as_it_is(
+        self, feeds: dict[str, Array], wrt: str | Sequence[str], of: str | None, target: Target, cotangent: Any, method: str, memory_limit: int | None
+    ) -> tuple[GradientPlan, dict[str, Array]]:
+        plan = self.plan(wrt=wrt, of=of, target=target, cotangent=cotangent is not None, feeds=feeds, method=method)
+        self._check_memory(plan, feeds, 1, memory_limit)
+        for note in (*plan.notes, *plan.zeros.values()):
+            warnings.warn(note, NetsensWarning, stacklevel=3)
+        return plan, self._run(plan, feeds, cotangent)
 
     def _without_unread_values(self, result: dict[str, Array], feeds: dict[str, Array], *, cotangent: Any, **question: Any) -> dict[str, Array]:
         """The gradient again, past values that aren't finite and that the layer never reads; the first result where that doesn't help."""

@@ -76,16 +76,20 @@ def separable(question: Any, sample: Sample) -> str:
 
 
 def together(question: GradientQuestion, samples: Mapping[int, Sample], found: Gathering) -> dict[int, dict[str, Array]]:
-    """The gradients of samples in their slots, in one run."""
+    """The gradients of samples in their slots, in one run; one that isn't finite is asked for again alone, as it is where there are no neighbours."""
     filler = next(iter(samples.values()))
     filled = [samples.get(slot, filler) for slot in range(found.slots)]
     result = _run(question, {name: [s.arrays[name] for s in filled] for name, _, _ in found.signature}, found.slots)
-    return {slot: {w: g[slot * found.rows : (slot + 1) * found.rows].copy() for w, g in result.items()} for slot in samples}
+    parts = {slot: {w: g[slot * found.rows : (slot + 1) * found.rows].copy() for w, g in result.items()} for slot in samples}
+    for slot, part in parts.items():
+        if not all(np.isfinite(g).all() for g in part.values()):
+            parts[slot] = question.gradient(samples[slot].arrays, question.cotangent)
+    return parts
 
 
 def _run(question: GradientQuestion, parts: Mapping[str, Sequence[Array]], slots: int) -> dict[str, Array]:
     cotangent = None if question.cotangent is None else np.concatenate([np.asarray(question.cotangent)] * slots)
-    return question.gradient({name: np.concatenate(arrays) for name, arrays in parts.items()}, cotangent)
+    return question.gradient_of_strangers({name: np.concatenate(arrays) for name, arrays in parts.items()}, cotangent)
 
 
 def _obstacle(question: GradientQuestion, sample: Sample, found: Gathering) -> str:

@@ -73,6 +73,10 @@ class GradientQuestion:
             arrays, self.wrt, self.of, self.target, cotangent, per_sample=self.per_sample, method=self.method, step=self.step, memory_limit=self.memory_limit
         )
 
+    def gradient_of_strangers(self, arrays: Mapping[str, Array], cotangent: Any) -> dict[str, Array]:
+        """Of the rows of several inputs at once, none of which changes another's."""
+        return self.model.grad_of_strangers(arrays, self.wrt, self.of, self.target, cotangent, method=self.method, memory_limit=self.memory_limit)
+
     def rows(self, sample: Sample, answer: Answer) -> list[Row]:
         """A row a tensor; then one a feature, where the features have names."""
         found = []

@@ -147,3 +147,26 @@ def test_a_cotangent_for_each_input(tmp_path: Path) -> None:
     for k in range(3):
         expected = netsens.load(DIGITS).grad(np.load(tmp_path / f"x{k}.npy"), of="logits", cotangent=u)["image"]
         np.testing.assert_allclose(np.load(tmp_path / "out" / f"x{k}.npy"), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_what_is_not_finite_touches_no_neighbour(tmp_path: Path) -> None:
+    """x1 has inner values that are NaN and never read, which are passed over; x2 is NaN itself, and so is its output."""
+    nodes: list[tuple[str, list[str], list[str], dict[str, object]]] = [
+        ("Greater", ["x", "zero"], ["c"], {}), ("Sqrt", ["x"], ["r"], {}), ("Mul", ["x", "two"], ["d"], {}), ("Where", ["c", "r", "d"], ["w"], {}), ("Sin", ["w"], ["y"], {}),
+    ]  # fmt: skip
+    model = model_of(tmp_path / "m.onnx", nodes, {"zero": np.float32(0), "two": np.float32(2)}, ["N", 3])
+    x = np.array([[1.0, 2.0, 3.0], [4.0, -1.0, 0.5], [np.nan, 1.0, -2.0], [0.3, 0.2, 5.0]], np.float32)
+    for k, row in enumerate(x):
+        np.save(tmp_path / f"x{k}.npy", row[None])
+    done = run("grad", model, "--input", "x*.npy", "--batch-size", "4", "-o", "all/", "-v", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "share a run" in done.err
+    for k in range(4):
+        with np.load(tmp_path / "all" / f"x{k}.npz") as file:
+            np.testing.assert_array_equal(file["x"], netsens.load(model).grad(x[k : k + 1])["x"])
+    with np.load(tmp_path / "all" / "x1.npz") as file:
+        np.testing.assert_allclose(file["x"], [[np.cos(2) / 4, 2 * np.cos(-2), np.cos(np.sqrt(0.5)) / 2 / np.sqrt(0.5)]], rtol=1e-5)
+    before = (tmp_path / "all" / "x3.npz").read_bytes()
+    (tmp_path / "all" / "x3.npz").unlink()
+    assert run("grad", model, "--input", "x*.npy", "--batch-size", "4", "-o", "all/", "--resume", cwd=tmp_path).code == 0
+    assert (tmp_path / "all" / "x3.npz").read_bytes() == before

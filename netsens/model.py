@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from netsens.analyse.check_map import CheckedMatrix
     from netsens.analyse.inspection import Inspection
     from netsens.jacobian.answer import Point, Prepared
+    from netsens.jacobian.figures import Figures
     from netsens.jacobian.gradient_plan import GradientPlan
     from netsens.jacobian.plan import Plan
     from netsens.modes.target import Target
@@ -267,6 +268,17 @@ class Model:
         from netsens.jacobian.planning import make_plan
 
         return make_plan(self.linearize(inputs, of, wrt, target, method=method).linearizer, mode=mode, memory_limit=memory_limit)
+
+    def jacobian_figures(
+        self, inputs: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *, mode: str = "auto",
+        method: str = "auto", memory_limit: int | None = None, progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Figures]:  # fmt: skip
+        """Figures of the Jacobian by each tensor (`row_norms`, `column_norms`, `frobenius`, `largest`, ...) while its passes stream by: it is never held
+        whole, so it may be larger than memory and disk."""
+        from netsens.jacobian.figures import figures
+
+        point = self.linearize(inputs, of, wrt, target, method=method)
+        return figures(point, point.prepared.plan(mode, memory_limit, mode == "mixed"), progress)
 
     def linearize(
         self, inputs: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *, method: str = "auto"

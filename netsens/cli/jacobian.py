@@ -15,6 +15,7 @@ from netsens.cli.streaming import streamed_to
 
 if TYPE_CHECKING:
     from netsens.jacobian.answer import Point
+    from netsens.jacobian.figures import Figures
     from netsens.jacobian.plan import Plan
     from netsens.model import Model
     from netsens.report.inputs import Sample
@@ -42,6 +43,7 @@ Examples:
 @click.option("--per-sample", is_flag=True, help="For inputs that go along with the batch: [N, ...of, ...wrt] without the zero blocks between samples.")
 @click.option("--explain", is_flag=True, help="Say the plan and its cost; compute nothing.")
 @click.option("--singular-values", type=click.IntRange(1), metavar="K", help="Also the K largest singular values, without the matrix (SciPy).")
+@click.option("--norms", metavar="FILE", help="Also the norm of each row and of each column, TENSOR/rows and TENSOR/columns (.npz .safetensors .h5).")
 @click.option("--method", type=click.Choice(["auto", "autodiff"]), default="auto", show_default=True,
               help="auto: exact rules, and finite differences only for operators that have none.")  # fmt: skip
 @batch.batch_options
@@ -54,7 +56,7 @@ Examples:
 @options.message_options
 def jacobian(
     model: str | None, inputs: tuple[str, ...], shapes: tuple[str, ...], wrt: tuple[str, ...], of: str | None, target: str | None, mode: str, sparse: bool,
-    per_sample: bool, explain: bool, singular_values: int | None, method: str, output: str | None, summary: str | None, plot: str | None, provider: str,
+    per_sample: bool, explain: bool, singular_values: int | None, norms: str | None, method: str, output: str | None, summary: str | None, plot: str | None, provider: str,
     threads: int | None, quantized: str, compute_dtype: str | None, memory_limit: int | None, quiet: bool, verbose: bool, no_progress: bool,
     inputs_from: str | None, batch_size: int | None, jobs: int, resume: bool, format_: str | None, timings: bool, dask: str | None, image_preset: str | None,
     image_size: str | None, image_scale: str | None, image_mean: str | None, image_std: str | None, image_layout: str | None,
@@ -92,8 +94,10 @@ def jacobian(
             check_sparse_output(destination)
         if plot:
             check_plot_path(plot)
+        if norms:
+            check_norms(norms)
         command = Command(
-            loaded, list(wrt), of, target, mode, sparse, per_sample, method, memory_limit, singular_values, destination, format_, summary, plot
+            loaded, list(wrt), of, target, mode, sparse, per_sample, method, memory_limit, singular_values, destination, format_, summary, plot, norms
         )
         if explain:
             sample = next(iter(plan)).read()
@@ -106,6 +110,8 @@ def jacobian(
         elif asked.needed(plan):
             from netsens.pipeline.question import JacobianQuestion
 
+            if norms:
+                raise click.UsageError("--norms is of one input's Jacobian; with several inputs, take their Jacobians' own files.")
             if sparse and format_ not in (None, "npz"):
                 raise click.UsageError("A sparse Jacobian is written in SciPy's .npz form: leave --format out.")
             many = JacobianQuestion(
@@ -123,10 +129,11 @@ class Command:
     def __init__(
         self, model: Model, wrt: list[str], of: str | None, target: str | None, mode: str, sparse: bool, per_sample: bool, method: str,
         memory_limit: int | None, singular: int | None, destination: str, format_: str | None, summary: str | None, plot: str | None,
+        norms: str | None,
     ) -> None:  # fmt: skip
         self.model, self.wrt, self.of, self.target, self.mode, self.method = model, wrt, of, target, mode, method
         self.sparse, self.per_sample, self.memory_limit, self.singular = sparse, per_sample, memory_limit, singular
-        self.destination, self.format, self.summary, self.plot = destination, format_, summary, plot
+        self.destination, self.format, self.summary, self.plot, self.norms = destination, format_, summary, plot, norms
 
     def one(self, sample: Sample, say: Messages) -> None:
         from netsens.errors import UsageError
@@ -156,15 +163,15 @@ class Command:
             if to == NOTHING and not roomy:
                 if self.plot:
                     raise UsageError("The Jacobian doesn't fit into half of the memory allowed, so it can't be drawn; write it to files, or narrow it.")
-                rows = {w: f.row() for w, f in figures(point, plan, bar.reach).items()}
+                known = figures(point, plan, bar.reach)
             elif streamed is not None and self.sparse:
                 whole, starts = sparse_file(point, streamed, mode=self.mode, memory_limit=self.memory_limit, progress=bar.reach)
-                rows = self._rows(point, dict.fromkeys(starts, whole), starts)
+                known = self._figures(point, dict.fromkeys(starts, whole), starts)
             else:
                 found = jacobian(
                     point, mode=self.mode, sparse=self.sparse, per_sample=self.per_sample, memory_limit=self.memory_limit, folder=streamed, progress=bar.reach
                 )
-                rows = self._rows(point, found, {})
+                known = self._figures(point, found, {})
         if found is not None and streamed is None and to != NOTHING:
             path = output_path(to, sample.name, suffix=f".{self.format or 'npz'}") if to != STANDARD_OUTPUT else to
             if self.sparse:
@@ -177,28 +184,26 @@ class Command:
                 write_arrays(path, found, make_folder=is_folder(to))
             if to != STANDARD_OUTPUT:
                 say.note(f"wrote {len(found)} {'array' if len(found) == 1 else 'arrays'} to {path}.")
-        self._report(rows, found, point, say)
+        if self.norms:
+            write_arrays(self.norms, {f"{w}/{side}": a for w, f in known.items() for side, a in (("rows", f.row_norms), ("columns", f.column_norms))})
+            say.note(f"wrote the norms of rows and columns to {self.norms}.")
+        self._report(known, found, point, say)
 
     def what(self, point: Point) -> str:
         """What is computed, in the user's words."""
         chosen = f" at {self.target}" if self.target is not None else ""
         return f"Jacobian of '{point.prepared.question.layer}'{chosen}"
 
-    def _rows(self, point: Point, found: Mapping[str, Any], starts: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-        """A summary row a tensor; `starts` where all tensors share one sparse matrix."""
+    def _figures(self, point: Point, found: Mapping[str, Any], starts: Mapping[str, int]) -> dict[str, Figures]:
+        """By tensor; `starts` where all tensors share one sparse matrix."""
         from netsens.jacobian.figures import of_array, of_sparse
 
         out = point.out_shape
-        rows = {}
-        for w, matrix in found.items():
-            in_ = point.linearizer.shape(w)
-            if self.sparse:
-                rows[w] = of_sparse(w, matrix, out, in_, starts.get(w, 0)).row()
-            else:
-                rows[w] = of_array(w, matrix, out, matrix.shape[len(out) :]).row()
-        return rows
+        if self.sparse:
+            return {w: of_sparse(w, matrix, out, point.linearizer.shape(w), starts.get(w, 0)) for w, matrix in found.items()}
+        return {w: of_array(w, matrix, out, matrix.shape[len(out) :]) for w, matrix in found.items()}
 
-    def _report(self, rows: dict[str, dict[str, Any]], found: Mapping[str, Any] | None, point: Point, say: Messages) -> None:
+    def _report(self, known: Mapping[str, Figures], found: Mapping[str, Any] | None, point: Point, say: Messages) -> None:
         """The summary, the singular values, the picture."""
         from netsens.report.outputs import STANDARD_OUTPUT
         from netsens.report.render import default_kind, render
@@ -213,13 +218,26 @@ class Command:
         kind = self.summary or default_kind(stream)
         if kind != "none" and not (stream is sys.stderr and (say.quiet or self.summary is None)):
             wide = kind in ("json", "csv")
-            printed = [row if wide else {k: v for k, v in row.items() if k not in ("mean", "std", "l1", "largest", "at")} for row in rows.values()]
-            if values is not None and kind == "json":
-                printed = [{**row, "singular_values": values} for row in printed]
+            rows = [f.row() for f in known.values()]
+            printed = [row if wide else {k: v for k, v in row.items() if k not in ("mean", "std", "l1", "largest", "at")} for row in rows]
+            if kind == "json":
+                entries = [[{"value": v, "at": [*out, *in_]} for v, out, in_ in f.places] for f in known.values()]
+                more = {} if values is None else {"singular_values": values}
+                printed = [{**row, "largest_entries": largest, **more} for row, largest in zip(printed, entries, strict=True)]
             render(printed, kind, stream)  # type: ignore[arg-type]
+            if not wide and (named := self._largest(known, point)):
+                say.note(f"largest entries: {named}.")
         if self.plot and found:
             self._draw(self.plot, found, point)
             say.note(f"drew the Jacobian in {self.plot}.")
+
+    def _largest(self, known: Mapping[str, Figures], point: Point) -> str:
+        """The largest entries of all tensors, with their places."""
+        from netsens.report.render import format_number
+
+        found = sorted(((v, out, in_, w) for w, f in known.items() for v, out, in_ in f.places), key=lambda e: -abs(e[0]))[:3]
+        layer = point.prepared.question.layer
+        return "; ".join(f"{format_number(v)} at {layer}{out} by {w}{in_}" for v, out, in_, w in found)
 
     def _draw(self, picture: str, found: Mapping[str, Any], point: Point) -> None:
         """All tensors side by side; per sample, the first sample's."""
@@ -263,3 +281,12 @@ def draw_structure(picture: str, plan: Plan, layer: str) -> None:
         picture, f"Structure of the Jacobian of {layer}", [(layer, first.out or ())], [(w, r.in_) for w, r in plan.relations.items()], blocks, label="",
         structure=True,
     )  # fmt: skip
+
+
+def check_norms(path: str) -> None:
+    """Whether a file of this name holds several arrays."""
+    from netsens.report.outputs import check_output
+
+    check_output(path)
+    if Path(path).suffix.lower() not in (".npz", ".safetensors", ".h5"):
+        raise click.UsageError(f"--norms writes several arrays, and '{path}' holds one or none; name an .npz, .safetensors or .h5 file.")

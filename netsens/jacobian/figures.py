@@ -25,7 +25,7 @@ LARGEST = 5  # entries that are named
 @dataclass(slots=True)
 class Figures:
     """Of the Jacobian by one tensor. Norms are of the rows (each element of `of`) and columns (each element of the tensor), in float64;
-    `largest` are entries of greatest magnitude as (row index, column index, value)."""
+    `largest` are entries of greatest magnitude as (row index, column index, value). NaN is left out and counted."""
 
     name: str
     out: tuple[int, ...]
@@ -36,7 +36,8 @@ class Figures:
     squares: float = 0.0
     smallest: float = math.inf
     greatest: float = -math.inf
-    count: int = 0  # entries that are not zero
+    count: int = 0  # entries that are numbers other than zero
+    nan: int = 0
     row_squares: Array = field(default_factory=lambda: np.zeros(0))
     column_squares: Array = field(default_factory=lambda: np.zeros(0))
     largest: list[tuple[int, int, float]] = field(default_factory=list)
@@ -59,27 +60,33 @@ class Figures:
         """[*wrt]"""
         return np.sqrt(self.column_squares).reshape(self.in_)
 
+    @property
+    def places(self) -> list[tuple[float, list[int], list[int]]]:
+        """The largest entries: value, index in `of`, index in the tensor."""
+        return [(v, [int(k) for k in np.unravel_index(r, self.out)], [int(k) for k in np.unravel_index(c, self.in_)]) for r, c, v in self.largest]
+
     def row(self) -> dict[str, Any]:
         """The figures under the names of a summary's row."""
-        n = self.size
+        n = self.size - self.nan
         low, high = self.smallest, self.greatest
         if self.count < n:
             low, high = min(low, 0.0), max(high, 0.0)
         mean = self.total / n if n else math.nan
         place = {}
         if self.largest:
-            r, c, value = self.largest[0]
-            place = {"largest": value, "at": [*map(int, np.unravel_index(r, self.out)), *map(int, np.unravel_index(c, self.in_))]}
+            value, out, in_ = self.places[0]
+            place = {"largest": value, "at": [*out, *in_]}
         return {
             "name": self.name, "shape": [*self.out, *self.in_], "mean": mean, "std": math.sqrt(max(self.squares / n - mean * mean, 0.0)) if n else math.nan,
             "min": low if n else math.nan, "max": high if n else math.nan, "l1": self.absolute, "l2": self.frobenius,
-            "zeros": 1 - self.count / n if n else math.nan,
+            "zeros": (n - self.count) / self.size if self.size else math.nan,
             "row_norm_max": float(self.row_norms.max(initial=0)), "column_norm_max": float(self.column_norms.max(initial=0)), **place,
+            **({"nan": self.nan} if self.nan else {}),
         }  # fmt: skip
 
     def add(self, rows: Array, columns: Array, values: Array) -> None:
         """Entries, each once."""
-        wide = values.astype(np.float64)
+        wide = self._numbers(values.astype(np.float64))
         squares = wide * wide
         self._count(wide, squares)
         self.row_squares += np.bincount(rows, squares, len(self.row_squares))
@@ -89,7 +96,7 @@ class Figures:
 
     def add_whole(self, block: Array, start: int, columns: bool) -> None:
         """Whole columns (or rows) number `start` and following, [n, rest]."""
-        wide = block.reshape(len(block), -1).astype(np.float64)
+        wide = self._numbers(block.reshape(len(block), -1).astype(np.float64))
         squares = wide * wide
         self._count(wide.ravel(), squares.ravel())
         along, across = (self.column_squares, self.row_squares) if columns else (self.row_squares, self.column_squares)
@@ -99,6 +106,14 @@ class Figures:
             n, other = divmod(int(k), wide.shape[1])
             r, c = (other, start + n) if columns else (start + n, other)
             self._enter(r, c, float(wide[n, other]))
+
+    def _numbers(self, wide: Array) -> Array:
+        """With zeros in the place of NaN, which is counted."""
+        missing = np.isnan(wide)
+        if missing.any():
+            self.nan += int(np.count_nonzero(missing))
+            wide[missing] = 0
+        return wide
 
     def _count(self, wide: Array, squares: Array) -> None:
         if wide.size:

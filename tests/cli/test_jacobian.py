@@ -239,3 +239,28 @@ def test_what_is_stopped_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch, tm
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("more", [("-o", "none"), ("-o", "none", "--memory-limit", "1MB"), ("-o", "J.npz", "--sparse")])
+def test_norms_and_the_largest_entries(tmp_path: Path, more: tuple[str, ...]) -> None:
+    exact = netsens.load(DIGITS).jacobian(np.load(DIGIT), "relu1", "conv1.weight")["conv1.weight"].reshape(6272, 72)
+    asked = ["--input", DIGIT, "--layer", "relu1", "--wrt", "conv1.weight", *more, "--norms", "N.npz"]
+    done = run("jacobian", DIGITS, *asked, cwd=tmp_path)
+    assert done.code == 0, done.err
+    with np.load(tmp_path / "N.npz") as file:
+        np.testing.assert_allclose(file["conv1.weight/rows"].ravel(), np.linalg.norm(exact, axis=1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(file["conv1.weight/columns"].ravel(), np.linalg.norm(exact, axis=0), rtol=1e-5)
+        assert file["conv1.weight/columns"].shape == (8, 1, 3, 3)
+    row = json.loads(done.text)
+    largest = np.sort(np.abs(exact.ravel()))[::-1][:5]
+    np.testing.assert_allclose([abs(e["value"]) for e in row["largest_entries"]], largest, rtol=1e-5)
+    done = run("jacobian", DIGITS, *asked[:-1], "N.npy", cwd=tmp_path)
+    assert done.code == 2
+    assert "--norms" in done.err
+
+
+def test_figures_leave_nan_out_and_count_it() -> None:
+    from netsens.jacobian.figures import of_array
+
+    row = of_array("x", np.asarray([[np.nan, 3.0], [0.0, -4.0]]), (2,), (2,)).row()
+    assert (row["nan"], row["zeros"], row["min"], row["max"], row["l2"]) == (1, 0.25, -4, 3, 5)

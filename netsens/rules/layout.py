@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from netsens.graph.emit import Builder, Value
+from netsens.rules.convolution import channel_parts
 from netsens.rules.placement import added_along, flipped, interleaved, lengths, padded, picked_back, positions, product
 from netsens.rules.words import NodeView, expand, jvp, linear, transpose
 
@@ -68,6 +69,8 @@ def _parts(op: Builder, n: NodeView, g: Value) -> list[Value | None]:
         k = chosen[0]
         begin = _total(op, lengths[:k])
         parts = {k: op.Slice(g, begin, begin + lengths[k], [axis])}
+    elif (pieces := channel_parts(op, g, axis, [x.type.shape for x in n.inputs if x is not None])) is not None:
+        parts = {k: pieces[k] for k in chosen}
     else:
         split = op.Split(g, op.vector(list(lengths)), axis=axis, outputs=len(n.inputs))
         parts = {k: split[k] for k in chosen}

@@ -10,6 +10,7 @@ import numpy as np
 
 from netsens.graph.emit import Builder, Value
 from netsens.rules.convolution import convolved_back
+from netsens.rules.phases import summed_by_phases
 from netsens.rules.windows import Windows, layout, places, stacked, summed_back, taps
 from netsens.rules.words import NodeView, jvp, linear, vjp
 
@@ -70,12 +71,9 @@ def max_pool_reverse(op: Builder, n: NodeView, g: Value | None, indices: Value |
 
 def _returned(op: Builder, parts: Sequence[Value], windows: Windows, like: Value, y: Value) -> Value:
     """What each position of each window gets, put back where the windows saw it."""
-    stride = windows.strides[0]
-    tiles = set(windows.kernel) == set(windows.strides) == {stride} and set(windows.dilations) == {1} and not any(windows.pads)
-    if tiles and len(windows.kernel) == 2 and all(isinstance(d, int) for d in (*like.shape[2:], *y.shape[2:])):
-        whole = op.DepthToSpace(op.Concat(*parts, axis=1), blocksize=stride) if stride > 1 else parts[0]
-        return _fitted(op, whole, like)
-    return summed_back(op, stacked(op, parts), windows, like, places(op, y))
+    outs = places(op, y)
+    by_phases = summed_by_phases(op, parts, windows, like, outs)
+    return summed_back(op, stacked(op, parts), windows, like, outs) if by_phases is None else by_phases
 
 
 def _fitted(op: Builder, value: Value, like: Value) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from netsens.graph.graph import Array, Graph
 from netsens.graph.read import is_float
 
 INLINE_BYTES = 1 << 16  # smaller constants travel inside the model, where onnxruntime can fold them
+BLOCKED = {"x86_64", "AMD64"}  # processors on which onnxruntime keeps convolutions in blocks of channels, as measured
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider", "rocm": "ROCMExecutionProvider",
@@ -86,11 +88,16 @@ class Program:
 
 class Session:
     """A graph loaded into onnxruntime, or a program that was made of one before. Its large constants stay where they are: onnxruntime gets
-    references to them. `keep` is handed the program that was loaded."""
+    references to them. `keep` is handed the program that was loaded. Where `lengths` are given the session is for inputs whose symbolic dimensions have
+    these lengths alone, which onnxruntime plans better."""
 
-    def __init__(self, graph: Graph | Program, options: RunOptions = RunOptions(), keep: Callable[[Program], None] | None = None) -> None:  # a frozen dataclass
+    def __init__(
+        self, graph: Graph | Program, options: RunOptions = RunOptions(), keep: Callable[[Program], None] | None = None, lengths: Mapping[str, int] | None = None
+    ) -> None:
         self.inputs = list(graph.inputs)
         self.outputs = list(graph.outputs)
+        self.lengths = dict(lengths or {})
+        self._source = graph
         self._options = options
         try:
             if isinstance(graph, Program):
@@ -111,12 +118,29 @@ class Session:
     def _load_graph(self, graph: Graph) -> tuple[Any, bytes, Mapping[str, Array]]:
         from netsens.graph.save import model_proto
         from netsens.graph.stock import plainly_spelled
+        from netsens.run.blocked import blocked_masks
 
-        model, left_out = model_proto(plainly_spelled(graph), INLINE_BYTES)
+        graph = plainly_spelled(graph)
+        if self._options.fused and providers(self._options.provider) == [PROVIDERS["cpu"]] and platform.machine() in BLOCKED:
+            graph = blocked_masks(graph)
+        model, left_out = model_proto(graph, INLINE_BYTES)
         proto = model.SerializeToString()
         return self._load(proto, left_out), proto, left_out
 
     def _load(self, proto: bytes, arrays: Mapping[str, Array]) -> Any:
+        import onnxruntime
+
+        self._kept = {name: _referable(array) for name, array in arrays.items()}
+        try:
+            return onnxruntime.InferenceSession(proto, self._settings(), providers=providers(self._options.provider))
+        except Exception:  # onnxruntime's errors have no public root
+            if not self.lengths:
+                raise
+        # A model may say of its inner values what these lengths contradict; onnxruntime only minds when it knows them.
+        self.lengths = {}
+        return onnxruntime.InferenceSession(proto, self._settings(), providers=providers(self._options.provider))
+
+    def _settings(self) -> Any:
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
@@ -129,11 +153,16 @@ class Session:
             settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not self._options.fused:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        self._kept = {name: _referable(array) for name, array in arrays.items()}
+        for symbol, length in self.lengths.items():
+            settings.add_free_dimension_override_by_name(symbol, length)
         if self._kept:
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._kept.values()]
             settings.add_external_initializers(list(self._kept), values)
-        return onnxruntime.InferenceSession(proto, settings, providers=providers(self._options.provider))
+        return settings
+
+    def general(self) -> Session:
+        """The same for inputs of any lengths."""
+        return Session(self._source, self._options)
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
         """The outputs, in order, for NumPy arrays."""

@@ -31,18 +31,24 @@ def evaluate(
 ) -> dict[str, Array]:  # fmt: skip
     """The Jacobian by each tensor, [*of, *wrt]. With `per_sample`, by a tensor that goes along with the batch, [N, *of[1:], *wrt[1:]]. `last` as in
     `passes`."""
+    if per_sample:
+        for w in plan.wrt:
+            if w in linearization.linearizer.graph.inputs and not (w in plan.relations and plan.by_sample(w)):
+                raise UsageError(f"The samples of '{plan.of}' and of '{w}' don't go one with one, so --per-sample has no meaning for them; leave it out.")
+    return _evaluated(linearization, plan, allocate, per_sample, progress, decompressors, last)
+
+
+def _evaluated(
+    linearization: Linearization, plan: Plan, allocate: Allocate, per_sample: bool, progress: Progress | None, decompressors: Decompressors | None, last: bool
+) -> dict[str, Array]:
+    """As `evaluate`; where samples don't go one with one `per_sample` changes nothing."""
     lin = linearization.linearizer
     dtype = lin.dtype(plan.of)
     result: dict[str, Array] = {}
     out = lin.shape(plan.of)
     for w in plan.wrt:
         in_ = lin.shape(w)
-        if per_sample and w in plan.relations and plan.by_sample(w):
-            result[w] = allocate(w, out + in_[1:], dtype)
-        else:
-            if per_sample and w in lin.graph.inputs:
-                raise UsageError(f"The samples of '{plan.of}' and of '{w}' don't go one with one, so --per-sample has no meaning for them; leave it out.")
-            result[w] = allocate(w, out + in_, dtype)
+        result[w] = allocate(w, out + (in_[1:] if per_sample and w in plan.relations and plan.by_sample(w) else in_), dtype)
     if plan.waist is not None:
         _through_waist(linearization, plan, result, progress)
         return result
@@ -89,20 +95,19 @@ def _through_waist(linearization: Linearization, plan: Plan, result: dict[str, A
     out = linearization.linearizer.shape(plan.of)
     lin, second = waist.after
     told = _Told(progress, waist.passes)
-    left = evaluate(Linearization(lin, linearization.feeds), second, per_sample=waist.by_sample, progress=told, last=True)
+    left = _evaluated(Linearization(lin, linearization.feeds), second, zeros, waist.by_sample, told, None, True)
     told.next()
     totals: dict[str, Array] = {}
-    alone: dict[str, bool] = {}
     for name, (inner, first) in zip(waist.names, waist.before, strict=True):
         shape = inner.shape(name)
-        reached = [w for w in plan.wrt if w in first.relations]
-        alone |= {w: waist.by_sample and first.by_sample(w) for w in reached if alone.get(w, True)}
-        right = evaluate(Linearization(inner, linearization.feeds), first, per_sample=waist.by_sample and all(alone[w] for w in reached), progress=told, last=True)
+        sizes = (out[0], prod(shape[1:])) if waist.by_sample else (1, prod(shape))  # samples, and numbers of the waist in each
+        right = _evaluated(Linearization(inner, linearization.feeds), first, zeros, waist.by_sample, told, None, True)
         told.next()
-        for w in reached:
-            sizes = (out[0], prod(shape[1:])) if waist.by_sample else (1, prod(shape))  # samples, and numbers of the waist in each
+        for w in first.relations:
             a = left[name].reshape(sizes[0], -1, sizes[1])  # [N, of, waist]
             b = right[w].reshape(*sizes, -1)  # [N, waist, wrt]
+            if waist.by_sample and first.by_sample(w) and not all(p.by_sample(w) for _, p in waist.before if w in p.relations):
+                b = _among_all(b)
             size = (sizes[0], a.shape[1], b.shape[2])
             met = w in totals
             if not met:
@@ -110,14 +115,23 @@ def _through_waist(linearization: Linearization, plan: Plan, result: dict[str, A
             waist.product.into(totals[w], a, b, add=met)
     for w, product in totals.items():
         target = result[w]
-        whole = out + linearization.linearizer.shape(w)
         if product.size == target.size:
             continue
-        # A block a sample: [N, of, wrt] onto the diagonal of [N, of, N, wrt]
         n = out[0]
-        blocks = product.reshape(n, *out[1:], *whole[len(out) + 1 :])
         diagonal = np.arange(n)
-        np.moveaxis(target, len(out), 1)[diagonal, diagonal] = blocks
+        if product.size < target.size:  # [N, of, wrt] onto the diagonal of [N, of, N, wrt]
+            blocks = product.reshape(n, *out[1:], *linearization.linearizer.shape(w)[1:])
+            np.moveaxis(target, len(out), 1)[diagonal, diagonal] = blocks
+        else:  # and back
+            target[...] = product.reshape(n, prod(out[1:]), n, -1)[diagonal, :, diagonal].reshape(target.shape)
+
+
+def _among_all(blocks: Array) -> Array:
+    """A block a sample [N, waist, wrt] among zeros for the other samples, [N, waist, N * wrt]."""
+    n, rows, columns = blocks.shape
+    result = np.zeros((n, rows, n, columns), blocks.dtype)
+    result[np.arange(n), :, np.arange(n)] = blocks
+    return result.reshape(n, rows, n * columns)
 
 
 class _Told:

@@ -171,7 +171,7 @@ def of_array(name: str, array: Array, out: tuple[int, ...], in_: tuple[int, ...]
 
 def singular_values(linearization: Linearization, count: int) -> Array:
     """The largest singular values of the whole Jacobian (all tensors side by side), by matrix-free iteration (SciPy's `svds`)."""
-    linalg = scipy_module("scipy.sparse.linalg", "singular values")
+    linalg = scipy_module("scipy.sparse.linalg", "finding singular values")
     small = min(linearization.shape)
     operator = linearization.as_linear_operator()
     if count >= small:

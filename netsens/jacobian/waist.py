@@ -42,7 +42,7 @@ def find_waist(lin: Linearizer, of: str, wrt: Sequence[str], passes: int | None,
     halves = after.bytes // (batch if apart else 1) + sum(p.bytes for _, p in before)
     if halves > after.memory:
         return None
-    columns = sum(prod(lin.shape(w)) // (batch if apart and all(p.by_sample(w) for _, p in before) else 1) for w in wrt)
+    columns = sum(prod(lin.shape(w)) // (batch if apart and all(p.by_sample(w) for _, p in before if w in p.relations) else 1) for w in wrt)
     product = prod(out) * columns * (size // (batch if apart else 1)) / 16
     cost = sum(p.cost for _, p in before) + after.cost + product
     return Waist(names, size, tuple(before), (outer, after), Product(lin.load, lin.graph.types[of].dtype, lin.graph.opset), apart, cost)

@@ -15,24 +15,27 @@ SUBGRAPH_JVPS: dict[str, SubgraphJvp] = {}
 
 
 def push(op: Builder, nodes: Sequence[Node], tangents: Mapping[str, Value]) -> dict[str, Value]:
-    """The tangents of all values that `tangents` reach through `nodes`."""
+    """The tangents of all values that `tangents` reach through `nodes`. Where one of them reaches another, that one's own is added."""
     known = dict(tangents)
     for node in nodes:
         if not any(name in known for name in node.reads()):
             continue
-        around = SUBGRAPH_JVPS.get(node.op) if not node.domain else None
-        if around is not None:
-            known.update((name, t) for name, t in zip(node.outputs, around(op, node, known), strict=False) if name and t is not None)
-            continue
-        rule = require_rule(op, node)
-        if rule.status == "flat":
-            continue
-        ts = [known.get(i) if i else None for i in node.inputs]
-        n = view(op, node, [t is not None for t in ts])
-        for name, t in zip(node.outputs, push_node(op, rule, n, ts, known), strict=False):
+        for name, t in zip(node.outputs, _pushed(op, node, known), strict=False):
             if name and t is not None:
-                known[name] = t
+                known[name] = op.Add(t, tangents[name]) if name in tangents else t
     return known
+
+
+def _pushed(op: Builder, node: Node, known: Mapping[str, Value]) -> Sequence[Value | None]:
+    """The tangents of a node's outputs."""
+    around = SUBGRAPH_JVPS.get(node.op) if not node.domain else None
+    if around is not None:
+        return around(op, node, known)
+    rule = require_rule(op, node)
+    if rule.status == "flat":
+        return []
+    ts = [known.get(i) if i else None for i in node.inputs]
+    return push_node(op, rule, view(op, node, [t is not None for t in ts]), ts, known)
 
 
 def push_node(op: Builder, rule: Rule, n: NodeView, tangents: Sequence[Value | None], known: Mapping[str, Value] | None = None) -> Sequence[Value | None]:

@@ -159,3 +159,13 @@ def test_what_has_a_waist_can_be_sparse_and_summed_up() -> None:
     plan = model.jacobian_plan(x.numpy())
     assert plan.waist is not None
     np.testing.assert_allclose(figures(point, plan)["x"].frobenius, np.linalg.norm(dense), rtol=1e-6)
+
+
+def test_by_an_input_and_by_a_value_that_it_leads_to(digits: netsens.Model, digit: np.ndarray) -> None:
+    """Each for itself: a change of the inner value comes on top of what the image makes of it, in whichever mode."""
+    found = {mode: digits.jacobian(digit, "logits", ["image", "pool2", "relu3"], mode=mode) for mode in ("forward", "reverse")}
+    for name, exact in found["reverse"].items():
+        alone = digits.jacobian(digit, "logits", name, mode="reverse")[name]
+        assert np.abs(alone).max() > 0.1
+        for array in (exact, found["forward"][name]):
+            np.testing.assert_allclose(array, alone, atol=1e-4)

@@ -15,7 +15,8 @@ from netsens.jacobian.evaluate import evaluate, evaluate_sparse
 from netsens.jacobian.figures import figures
 from netsens.jacobian.linearize import Linearization, linearizer
 from netsens.jacobian.planning import make_plan
-from netsens.jacobian.stream import Files
+from netsens.jacobian.sparse_stream import stream_sparse
+from netsens.jacobian.stream import Files, file_name
 from netsens.modes.activity import active_values
 from tests.jacobian.drawn import Runner64, models
 
@@ -34,7 +35,8 @@ def whole(point: Linearization) -> dict[str, np.ndarray]:
 
 
 def point_of(graph: Graph, x: np.ndarray) -> Linearization:
-    wrt = [w for w in ["x", *graph.parameters] if graph.outputs[0] in active_values(graph, [w])]
+    inner = graph.nodes[0].outputs[0]  # which x leads to
+    wrt = [w for w in ["x", *([inner] if inner not in graph.outputs else []), *graph.parameters] if graph.outputs[0] in active_values(graph, [w])]
     return Linearization(linearizer(graph, {"x": x}, graph.outputs, wrt, Runner64), {"x": x})
 
 
@@ -56,6 +58,15 @@ def test_all_ways_agree(model: tuple[Graph, np.ndarray]) -> None:
             for found in (evaluate(point, plan), evaluate(Linearization(point.linearizer, point.feeds), plan, last=True)):
                 for w in point.wrt:
                     np.testing.assert_allclose(found[w], expected[w], rtol=1e-10, atol=1e-10, err_msg=f"{mode} by {w}")
+            try:
+                apart = evaluate(point, plan, per_sample=True)
+            except UsageError:
+                apart = {}
+            for w, blocks in apart.items():
+                exact = expected[w]
+                if blocks.shape != exact.shape:
+                    exact = np.stack([np.take(exact[n], n, axis=len(point.out_shape) - 1) for n in range(len(exact))])
+                np.testing.assert_allclose(blocks, exact, rtol=1e-10, atol=1e-10, err_msg=f"{mode} by {w}, sample by sample")
             if plan.waist is None:
                 for w, matrix in evaluate_sparse(point, plan).items():
                     np.testing.assert_allclose(matrix.toarray(), expected[w].reshape(matrix.shape), rtol=1e-10, atol=1e-10)
@@ -83,11 +94,17 @@ def test_figures_and_files_agree_with_the_matrix(model: tuple[Graph, np.ndarray]
             files = Files(folder)
             evaluate(point, plan, files.allocate)
             done = files.finish()
-            assert set(done) == {p.stem for p in Path(folder).iterdir()} == set(point.wrt)
+            assert set(done) == set(point.wrt)
+            assert {p.stem for p in Path(folder).iterdir()} == {file_name(w) for w in point.wrt}
             for w, array in done.items():
                 np.testing.assert_allclose(array, expected[w], rtol=1e-10, atol=1e-10)
             del done, array
             assert not [p for p in Path(folder).iterdir() if p.suffix == ".part"]
+            sparse, starts = stream_sparse(point, plan, Path(folder) / "sparse.npz", [])
+            for w, start in starts.items():
+                size = expected[w].size // max(int(np.prod(point.out_shape)), 1)
+                np.testing.assert_allclose(sparse.toarray()[:, start : start + size], expected[w].reshape(-1, size), rtol=1e-10, atol=1e-10)
+            del sparse
 
 
 @settings(SETTINGS, max_examples=15)

@@ -128,17 +128,27 @@ class Session:
         return self._load(proto, left_out), proto, left_out
 
     def _load(self, proto: bytes, arrays: Mapping[str, Array]) -> Any:
-        import onnxruntime
-
         self._kept = {name: _referable(array) for name, array in arrays.items()}
         try:
-            return onnxruntime.InferenceSession(proto, self._settings(), providers=providers(self._options.provider))
+            return self._loaded(proto)
         except Exception:  # onnxruntime's errors have no public root
             if not self.lengths:
                 raise
         # A model may say of its inner values what these lengths contradict; onnxruntime only minds when it knows them.
         self.lengths = {}
-        return onnxruntime.InferenceSession(proto, self._settings(), providers=providers(self._options.provider))
+        return self._loaded(proto)
+
+    def _loaded(self, proto: bytes) -> Any:
+        import onnxruntime
+
+        chosen = providers(self._options.provider)
+        try:
+            return onnxruntime.InferenceSession(proto, self._settings(), providers=chosen)
+        except Exception as error:  # onnxruntime's errors have no public root
+            if "QuantizeLinear" not in str(error):
+                raise
+        # Where onnxruntime moves a dequantisation past a transposition, it may give the nodes that it adds another type than their zero point's.
+        return onnxruntime.InferenceSession(proto, self._settings(), providers=chosen, disabled_optimizers=["QDQPropagationTransformer"])
 
     def _settings(self) -> Any:
         import onnxruntime

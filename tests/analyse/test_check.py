@@ -206,3 +206,13 @@ def test_operators_outside_the_standard_are_judged_in_float64() -> None:
     model = netsens.load(onnx.parser.parse_model(text))
     report = model.check({"x": np.asarray([[0.5, -2.0, 1.5], [-1.0, -0.3, -2.0]], np.float32)})
     assert (report.ok, report.precision) == (True, "float64"), report.sentence
+
+
+@pytest.mark.parametrize("quantized", ["zero", "straight-through"])
+def test_a_fine_staircase_is_no_failure(quantized: str) -> None:
+    """In float32 differences step over many of its stairs, and so see a slope where the true derivative is zero."""
+    body = "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) e = Mul(d, d) y = ReduceSum(e)"
+    text = f'<ir_version: 10, opset_import: ["": 21]> m (float[2000] x) => (float[1] y) <float s = {{0.00001}}, uint16 z = {{32768}}> {{ {body} }}'
+    model = netsens.load(onnx.parser.parse_model(text), quantized=quantized)
+    report = model.check({"x": np.linspace(0.05, 0.15, 2000, dtype=np.float32)}, "x", precision="float32")
+    assert [row.verdict for row in report.rows] != ["fail"], report.rows

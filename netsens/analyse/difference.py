@@ -14,7 +14,7 @@ from netsens.analyse.thresholds import threshold_steps
 from netsens.errors import NoPathError, UnsupportedError, UsageError
 from netsens.graph.graph import Array, Graph, pruned
 from netsens.graph.names import find_wrt, is_group
-from netsens.jacobian.gradient import first_floats
+from netsens.jacobian.gradient import first_floats, stand_in_note
 from netsens.modes.activity import carries, depends
 from netsens.modes.target import Target
 from netsens.run.session import RunOptions
@@ -113,7 +113,7 @@ def movable(graph: Graph, wrt: str | Sequence[str], layer: str) -> tuple[list[st
             continue
         behind = first_floats(graph, name, layer)
         if behind:
-            notes.append(f"'{name}' holds integers: the gradient is taken at the first float tensor behind it, {', '.join(repr(b) for b in behind)}.")
+            notes.append(stand_in_note(graph, name, behind))
         elif name not in graph.inputs or len(named) == 1:
             raise NoPathError(f"'{name}' holds no floating point numbers, and none that reach '{layer}' are computed from it alone.")
         found.update(dict.fromkeys(behind))

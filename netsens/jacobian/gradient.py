@@ -17,6 +17,8 @@ from netsens.modes.gradient import append_vjp, output_named
 from netsens.modes.target import Target, parse_target, select
 from netsens.rules.words import rule_of
 
+TEXT = 8  # the element type of strings, by ONNX's number
+
 
 def plan_gradient(
     graph: Graph, *, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, cotangent: bool = False,
@@ -98,6 +100,13 @@ def quantised_note(graph: Graph, wrt: Sequence[str]) -> list[str]:
     return [f"rounding to quantised integers ({len(rounding)} nodes) {how}."]
 
 
+def stand_in_note(graph: Graph, name: str, behind: Sequence[str]) -> str:
+    """Why other tensors stand in for one that the user asked for."""
+    known = graph.types.get(name)
+    kind = "text" if known is not None and known.dtype == TEXT else "integers"
+    return f"'{name}' holds {kind}: the gradient is taken at the first float tensor behind it, {', '.join(repr(b) for b in behind)}."
+
+
 def float_stand_ins(graph: Graph, chosen: Sequence[str], of: str) -> tuple[list[str], list[str]]:
     """In place of each integer input the first float tensors behind it (the embedded tokens), and a note that says so."""
     result: dict[str, None] = {}
@@ -108,7 +117,7 @@ def float_stand_ins(graph: Graph, chosen: Sequence[str], of: str) -> tuple[list[
             continue
         behind = first_floats(graph, name, of)
         if behind:
-            notes.append(f"'{name}' holds integers: the gradient is taken at the first float tensor behind it, {', '.join(repr(b) for b in behind)}.")
+            notes.append(stand_in_note(graph, name, behind))
         elif name not in graph.inputs or len(chosen) == 1:
             raise NoPathError(f"'{name}' holds no floating point numbers, and none that reach '{of}' are computed from it alone.")
         result.update(dict.fromkeys(behind))

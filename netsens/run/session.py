@@ -190,12 +190,13 @@ class Session:
         until this returns, or as long as a value that is one of the feeds."""
         if self.widened:
             feeds = _widened(feeds)
-        if any(_is_text(v) for k, v in feeds.items() if k in self.inputs):  # which onnxruntime takes as arrays alone
-            found = self.run({k: v if isinstance(v, np.ndarray) else v.numpy() for k, v in feeds.items()})
-            return {k: a if _is_text(a) else ort_value(a) for k, a in zip(self.outputs, found, strict=True)}
-        values = {k: ort_value(v) if isinstance(v, np.ndarray) else v for k, v in feeds.items() if k in self.inputs}
+        given = {k: v for k, v in feeds.items() if k in self.inputs}
         try:
-            results = self._session.run_with_ort_values(self.outputs, values)
+            if any(_is_text(v) for v in given.values()):  # which onnxruntime takes as arrays alone
+                found = self._session.run(self.outputs, {k: v if isinstance(v, np.ndarray) else v.numpy() for k, v in given.items()})
+                results = [a if _is_text(a) else ort_value(a) for a in found]
+            else:
+                results = self._session.run_with_ort_values(self.outputs, {k: ort_value(v) if isinstance(v, np.ndarray) else v for k, v in given.items()})
         except Exception as error:
             raise RunError(f"onnxruntime failed while running the model: {short_message(error)}") from error
         return dict(zip(self.outputs, results, strict=True))

@@ -147,7 +147,7 @@ class RemoteManifest(Manifest):
         self.remote = f"{folder.rstrip('/')}/{MANIFEST}"
         self.target = folder.rstrip("/")
         self._here = tempfile.TemporaryDirectory()
-        self._sent = time.monotonic()
+        self._sent, self._took = time.monotonic(), 0.0
         if resume:
             try:
                 (Path(self._here.name) / MANIFEST).write_bytes(read_remote(self.remote))
@@ -164,12 +164,14 @@ class RemoteManifest(Manifest):
 
     def add(self, outcome: Outcome) -> None:
         super().add(outcome)
-        if time.monotonic() - self._sent > SEND_SECONDS:
+        if time.monotonic() - self._sent > max(SEND_SECONDS, 20 * self._took):  # a long manifest goes seldom: it is sent whole
             self._send()
 
     def _send(self) -> None:
+        begun = time.monotonic()
         write_remote(self.remote, self.path.read_bytes())
         self._sent = time.monotonic()
+        self._took = self._sent - begun
 
     def _is_whole(self, row: dict[str, Any]) -> bool:
         return hashlib.sha256(read_remote(f"{self.target}/{row['output']}")).hexdigest() == row["sha256"]

@@ -76,3 +76,10 @@ def test_a_stream(tmp_path: Path) -> None:
     for array in x:
         (expected,) = netsens.load(DIABETES).jacobian(array).values()
         np.testing.assert_array_equal(np.lib.format.read_array(out), expected)
+    scipy = pytest.importorskip("scipy.sparse")
+    sparse = run("jacobian", DIABETES, "--sparse", "--input", "-", "-o", "-", cwd=tmp_path, stdin=given.getvalue())
+    assert sparse.code == 2
+    assert is_clear(sparse.err, "name a folder")
+    one = run("jacobian", DIABETES, "--sparse", "--input", "-", "-o", "-", cwd=tmp_path, stdin=json.dumps(x[0].tolist()).encode())
+    assert one.code == 0, one.err
+    assert scipy.load_npz(io.BytesIO(one.out)).shape == (1, 10)

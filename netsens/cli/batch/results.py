@@ -31,15 +31,20 @@ class StandardOutput:
         from netsens.errors import UsageError
         from netsens.pipeline.rows import GrowingCsv, check_one_array
         from netsens.report.outputs import write_stream
+        from netsens.report.sparse import write_sparse
 
         self.count += 1
-        format_ = self.format or ("jsonl" if json else "npy" if len(arrays) == 1 else "npz")
+        sparse = any(hasattr(array, "tocsr") for array in arrays.values())  # which SciPy keeps in an .npz of its own, whatever the input was
+        format_ = "npz" if sparse else self.format or ("jsonl" if json else "npy" if len(arrays) == 1 else "npz")
         if format_ == "csv":
             self._table = self._table or GrowingCsv(sys.stdout.buffer)
             self._table.add(plain(arrays), features)
             return
         if format_ == "npz" and self.count > 1:
-            raise UsageError("there are several results, and .npz archives can't be told apart on standard output: add --format jsonl, or name a folder")
+            raise UsageError(f"there are several results, and .npz archives can't be told apart on standard output: {'' if sparse else 'add --format jsonl, or '}name a folder")
+        if sparse:
+            write_sparse("-", arrays, sys.stdout.buffer)
+            return
         if format_ == "npy":
             check_one_array(list(arrays), ".npy")
         write_stream(sys.stdout.buffer, plain(arrays), format_)

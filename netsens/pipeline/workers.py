@@ -9,8 +9,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from netsens.errors import RunError
 from netsens.pipeline.work import Outcome, Result, Unit, Work
@@ -31,6 +32,11 @@ def in_threads(work: Work, units: Iterable[Unit]) -> Iterator[Result]:
                 if not reading:
                     break
                 unit, read = reading.popleft()
+                while writing and not read.done():  # what is written is told while a slow input is waited for
+                    either: list[Future[Any]] = [read, writing[0]]
+                    wait(either, return_when=FIRST_COMPLETED)
+                    if writing[0].done():
+                        yield writing.popleft().result()
                 outcomes = work.compute(unit, read.result())
                 writing.append(writers.submit(work.write, outcomes))
                 while writing and (len(writing) >= AHEAD or writing[0].done()):

@@ -89,7 +89,8 @@ def test_killed_twenty_times(start: Start, tmp_path: Path) -> None:
         if attempt % 4 == 2:  # wherever it is by then
             time.sleep(chance.random() * 0.5)
         else:
-            while lines(tmp_path / "out") <= wanted:
+            until = time.monotonic() + 30
+            while lines(tmp_path / "out") <= wanted and time.monotonic() < until:
                 time.sleep(0.001)
             time.sleep(chance.random() * 0.01)
         assert process.poll() is None
@@ -124,6 +125,20 @@ def test_an_interrupted_run_says_so_and_leaves_whole_results(start: Start, tmp_p
     assert start("out/", "--resume").wait() == 3
     assert start("whole/").wait() == 3
     same(tmp_path / "whole", tmp_path / "out")
+
+
+def test_what_is_done_is_told_while_a_slow_input_is_waited_for(start: Start, tmp_path: Path) -> None:
+    make_inputs(tmp_path / "data", 9)
+    slow = tmp_path / "data" / "x0008.npy"
+    content = slow.read_bytes()
+    slow.unlink()
+    os.mkfifo(slow)
+    process = start("out/", "--batch-size", "1")
+    while lines(tmp_path / "out") < 8:
+        time.sleep(0.002)
+    slow.write_bytes(content)
+    assert process.wait() == 3
+    assert lines(tmp_path / "out") == 9
 
 
 def test_an_input_that_was_away(start: Start, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from netsens.errors import InputError, NoPathError
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Array, Graph, pruned
-from netsens.graph.infer import constant_type
 from netsens.graph.names import find_layer
+from netsens.graph.shapes import constant_type
 from netsens.modes.activity import carries
 from netsens.modes.gradient import output_named
 from netsens.modes.target import Target, parse_target, select

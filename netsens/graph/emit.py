@@ -18,7 +18,8 @@ from netsens.errors import RuleError
 from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.fold import fold
 from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType
-from netsens.graph.infer import INT64, constant_type, infer_node, known
+from netsens.graph.infer import infer_node
+from netsens.graph.shapes import INT64, constant_type, known
 
 _FOLD_ELEMENTS = 4096  # constants up to this size are computed while building
 _NEVER_SHARED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from netsens.graph.graph import Dim, Node, Shape, TensorType
+from netsens.graph.shapes import broadcast
 from netsens.graph.sizes import product, total
 
 FLOAT, INT32, INT64 = 1, 6, 7
@@ -92,8 +93,6 @@ def _batch_transposed(shape: Shape, matrix: bool, batch: bool) -> Shape:
 
 
 def _matmul(node: Node, types: Sequence[TensorType]) -> list[TensorType] | None:
-    from netsens.graph.infer import broadcast
-
     a, b = _shape(types, 0), _shape(types, 1)
     if a is None or b is None:
         return None
@@ -183,8 +182,6 @@ def _over(*positions: int) -> Formula:
     """Operands broadcast together, of the dtype of the last of them."""
 
     def formula(node: Node, types: Sequence[TensorType]) -> list[TensorType] | None:
-        from netsens.graph.infer import broadcast
-
         shapes = [s for k in positions if (s := _shape(types, k)) is not None]
         return [TensorType(types[positions[-1]].dtype, broadcast(*shapes))] if len(shapes) == len(positions) else None
 

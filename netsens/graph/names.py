@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from netsens.errors import NotFoundError
 from netsens.graph.graph import Graph, Node
-from netsens.graph.infer import BOOL, INT64
 from netsens.graph.read import is_float
+from netsens.graph.shapes import BOOL, INT64
 
 FLOATS = {1, 10, 11, 16}
 _GLOB = set("*?[")

@@ -13,11 +13,11 @@ import numpy as np
 from netsens.errors import ModelError, UnsupportedError
 from netsens.graph.flexible_attention import holds_flexible_attention, without_flexible_attention
 from netsens.graph.graph import Array, Graph, Node, walk
-from netsens.graph.infer import constant_type
 from netsens.graph.nested import settled
 from netsens.graph.quantized_weights import with_dequantized_weights
 from netsens.graph.read import constant_attribute, graph_from_proto, read_model
 from netsens.graph.sequences import holds_sequences, without_sequences
+from netsens.graph.shapes import constant_type
 from netsens.graph.upgrade import TARGET_OPSET, upgrade
 
 if TYPE_CHECKING:

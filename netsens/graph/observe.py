@@ -10,8 +10,8 @@ import numpy as np
 
 from netsens.errors import NetsensError
 from netsens.graph.graph import Array, Graph, Node, TensorType, walk
-from netsens.graph.infer import constant_type
 from netsens.graph.propagate import infer_types
+from netsens.graph.shapes import constant_type
 from netsens.graph.sizes import Expression, size_of
 
 Run = Callable[[Graph, Sequence[str], Mapping[str, Array]], Sequence[Array]]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from netsens.graph.graph import Array, Graph, Node, TensorType
-from netsens.graph.infer import constant_type
+from netsens.graph.shapes import constant_type
 
 # Where an operator has a quantised weight, its scale and its zero point, and along which axis there may be several scales.
 _PLACES: dict[tuple[str, str], tuple[int, int, int, int]] = {

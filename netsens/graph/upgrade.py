@@ -59,7 +59,8 @@ class Lift:
         return self._known.get(name)
 
     def type(self, name: str) -> TensorType:
-        from netsens.graph.infer import constant_type, onnx_types
+        from netsens.graph.infer import onnx_types
+        from netsens.graph.shapes import constant_type
 
         if name in self._known:
             return constant_type(self._known[name])

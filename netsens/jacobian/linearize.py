@@ -16,7 +16,7 @@ from netsens.errors import InputError, NoPathError, UsageError
 from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Array, Graph
-from netsens.graph.infer import known
+from netsens.graph.shapes import known
 from netsens.jacobian.cost import Cost, cost_of
 from netsens.jacobian.extras import scipy_module
 from netsens.modes.activity import active_values, carries

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import prod
 
 from netsens.graph.graph import Graph
-from netsens.graph.infer import known
+from netsens.graph.shapes import known
 from netsens.jacobian.direct import direct_plan
 from netsens.jacobian.linearize import Linearizer
 from netsens.jacobian.plan import Waist

@@ -11,7 +11,7 @@ from typing import Any
 
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Graph, Node, Shape, TensorType, pruned
-from netsens.graph.infer import known
+from netsens.graph.shapes import known
 from netsens.rules.words import attribute_default
 
 DIRECTIONS = "K"  # the symbol of the leading axis

@@ -12,7 +12,7 @@ from typing import Any
 from netsens.errors import NetsensError
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Graph, Node
-from netsens.graph.infer import known
+from netsens.graph.shapes import known
 from netsens.modes.activity import active_values, carries
 from netsens.modes.forward import expanded
 from netsens.modes.pattern import Relation, TooLarge, aligned, compose, union

@@ -10,7 +10,7 @@ import numpy as np
 from netsens.errors import RuleError
 from netsens.graph.emit import Builder, Value, same_shape
 from netsens.graph.graph import Dim
-from netsens.graph.infer import INT64, broadcast, broadcast_dim
+from netsens.graph.shapes import INT64, broadcast, broadcast_dim
 from netsens.rules.placement import positions
 from netsens.rules.words import NodeView, bilinear, jvp, transpose
 

@@ -135,7 +135,7 @@ class Command:
         file = None
         if stored and not roomy and len(tensors) == 1:
             file = streamed_to(self.destination, name, f"The Hessian takes {readable(needed)}", self.sparse)
-            say.note(f"{readable(needed)} don't fit into half of the memory allowed: written to {file} piece by piece.")
+            say.note(f"{readable(needed)} is more than half of the memory allowed: it goes to {file} piece by piece.")
         found: Mapping[str, Mapping[str, Any]] = {}
         rows: list[Any] = []
         with Progress(plan.passes, "hessian", quiet=not say.progress) as bar:

@@ -157,7 +157,7 @@ class Command:
             say.note(f"no exact rule for {label}: its derivative is found by finite differences.")
         streamed = None if roomy or to == NOTHING else streamed_to(to, sample.name, f"The Jacobian takes {readable(needed)}", self.sparse)
         if streamed is not None:
-            say.note(f"{readable(needed)} don't fit into half of the memory allowed: written to {streamed} piece by piece.")
+            say.note(f"{readable(needed)} is more than half of the memory allowed: it goes to {streamed} piece by piece.")
         found: Mapping[str, Any] | None = None
         with Progress(plan.passes, "jacobian", quiet=not say.progress) as bar:
             if to == NOTHING and not roomy:

@@ -22,6 +22,11 @@ def find_layer(graph: Graph, selector: str | None) -> str:
     for node in graph.nodes:
         if node.op == "ZipMap" and found in node.outputs:
             return node.inputs[0]
+        if node.op == "SequenceConstruct" and not node.domain and found in node.outputs:
+            held = list(dict.fromkeys(node.inputs))
+            if len(held) == 1:
+                return held[0]
+            raise NotFoundError(f"'{found}' is a sequence of tensors; choose one of them with --of: {_listed(held)}.")
     return found
 
 

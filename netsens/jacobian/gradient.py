@@ -155,7 +155,10 @@ def paths(graph: Graph, chosen: Sequence[str], of: str, group: bool) -> tuple[li
     if not reached and not any(c.piecewise for found in cuts.values() for c in found):
         if cuts:
             name, found = next(iter(cuts.items()))
-            raise NoPathError(f"No derivative leads from '{name}' to '{of}': {found[0].node.label} cuts the path ({found[0].why}).")
+            raise NoPathError(
+                f"No derivative leads from '{name}' to '{of}': {found[0].node.label} cuts the path ({found[0].why}). "
+                "--method finite-difference --step gives the sensitivity over a step."
+            )
         raise NoPathError(f"'{of}' does not depend on {', '.join(repr(d) for d in detached[:4])}, so there is no gradient to compute.")
     for name, found in cuts.items():
         zeros[name] = f"The gradient by '{name}' is zero: {found[0].node.label} cuts the path to '{of}' ({found[0].why})."

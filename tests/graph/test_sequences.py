@@ -130,3 +130,12 @@ def test_a_sequence_map_that_stays_is_refused_and_not_passed_by() -> None:
     _, model = graph(text, "double[N,3] x")
     with pytest.raises(netsens.NetsensError, match="known only while the model runs"):
         netsens.load(model).grad({"x": X})
+
+
+def test_an_output_that_is_a_sequence_names_the_tensors_in_it() -> None:
+    """As scikit-learn's classifiers of several outputs have it."""
+    _, model = graph("a = Exp(x) b = Neg(x) y = SequenceConstruct(a, b)", f"{MATRIX} x", "seq(double[4,3]) y")
+    loaded = netsens.load(model)
+    with pytest.raises(netsens.NetsensError, match="choose one of them with --of: 'a', 'b'"):
+        loaded.grad({"x": X})
+    np.testing.assert_allclose(loaded.grad({"x": X}, of="a")["x"], np.exp(X))

@@ -464,7 +464,7 @@ class Model:
 
     def _lengths(self, feeds: Mapping[str, Array] | None) -> dict[str, int]:
         """The length of each symbolic dimension of the inputs; none where two inputs contradict each other."""
-        lengths = {} if feeds is None else symbol_lengths(self.inputs, feeds)
+        lengths = {} if feeds is None or self.options.any_lengths else symbol_lengths(self.inputs, feeds)
         return {k: v for k, v in lengths.items() if v} if None not in lengths.values() else {}
 
     def feeds(self, inputs: Feeds | Any) -> dict[str, Array]:

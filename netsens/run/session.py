@@ -31,12 +31,14 @@ PROVIDERS = {
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How onnxruntime runs: `provider` is "auto" or a name of `PROVIDERS`; `threads` None leaves the choice to onnxruntime. `turns`: several sessions take
-    turns on the same cores. `fused`: onnxruntime may put fused kernels in the place of several nodes."""
+    turns on the same cores. `fused`: onnxruntime may put fused kernels in the place of several nodes. `any_lengths`: sessions are for inputs of any lengths
+    from the start, so that not a bit of a result depends on which inputs came before."""
 
     provider: str = "auto"
     threads: int | None = None
     turns: bool = False
     fused: bool = True
+    any_lengths: bool = False
 
 
 def providers(choice: str) -> list[str]:

@@ -43,8 +43,9 @@ def test_arrays_one_after_another(tmp_path: Path) -> None:
     done = run("grad", DIGITS, "--input", "-", "--of", "logits", "-o", "-", cwd=tmp_path, stdin=stream(given))
     assert done.code == 0, done.err
     model, out = netsens.load(DIGITS), io.BytesIO(done.out)
-    for x in given:
-        np.testing.assert_array_equal(np.lib.format.read_array(out), model.grad(x, of="logits")["image"])
+    for x in given:  # a session for any lengths rounds otherwise than one for the lengths at hand
+        expected = model.grad(x, of="logits")["image"]
+        np.testing.assert_allclose(np.lib.format.read_array(out), expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
     assert not out.read()
 
 
@@ -150,7 +151,7 @@ def test_a_stream_into_a_folder_goes_on_where_it_stopped(tmp_path: Path) -> None
     other = run(*call, "out/", cwd=tmp_path, stdin=stream(given))
     assert "3 of them before" in other.err
     with np.load(tmp_path / "out" / "stdin-2.npz") as file:
-        np.testing.assert_array_equal(file["image"], netsens.load(DIGITS).grad(given[1], of="logits")["image"])
+        np.testing.assert_allclose(file["image"], netsens.load(DIGITS).grad(given[1], of="logits")["image"], rtol=1e-5, atol=1e-5)
 
 
 def test_json_lines_into_a_folder_leave_a_manifest(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -56,6 +57,7 @@ class Batch:
         self.done = self.failed = self.skipped = self.status = 0
         self.total: Aggregate | None = None
         self._summary = RunningSummary(self.kind, self.stream, question.detail)
+        question.model.options = replace(question.model.options, any_lengths=True)  # a resumed run ends with the bytes of an undisturbed one
         if options.format_ is not None:
             question.suffix = f".{options.format_}"
         if options.resume and self.folder is None:

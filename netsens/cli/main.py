@@ -72,12 +72,15 @@ def netsens() -> None:
     """
 
 
+INTERRUPTED = 130
+
+
 def main() -> NoReturn:
     """Runs the command line and exits with its status."""
     status = run(sys.argv[1:])
-    if threading.active_count() > 1 or "multiprocessing" in sys.modules:
+    if status != INTERRUPTED and (threading.active_count() > 1 or "multiprocessing" in sys.modules):
         sys.exit(status)
-    # Taking NumPy and onnxruntime down module by module takes a tenth as long as the whole of a small run; nothing is left for it to do.
+    # An interrupted run doesn't wait for a thread that waits for an input. And taking NumPy and onnxruntime down module by module takes a tenth as long as the whole of a small run; nothing is left for it to do.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or gone
@@ -99,7 +102,7 @@ def run(arguments: list[str]) -> int:
         return 128 + signal.SIGTERM
     except (KeyboardInterrupt, click.Abort):
         say("netsens: interrupted; what was written is whole.")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         _close_quietly()
         return 0

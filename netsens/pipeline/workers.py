@@ -9,11 +9,11 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
 
 from netsens.errors import RunError
+from netsens.pipeline.interrupts import Interrupts
 from netsens.pipeline.work import Outcome, Result, Unit, Work
 
 AHEAD = 3  # units on their way for each worker: enough to keep it busy, few enough for memory to stay flat
@@ -24,31 +24,34 @@ def in_threads(work: Work, units: Iterable[Unit]) -> Iterator[Result]:
     reading: deque[tuple[Unit, Future[list[Outcome]]]] = deque()
     writing: deque[Future[Result]] = deque()
     left = iter(units)
-    with ThreadPoolExecutor(1, "read") as readers, ThreadPoolExecutor(1, "write") as writers:
-        try:
+    readers, writers = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+    try:
+        with Interrupts() as interrupts:
             while True:
-                while len(reading) < AHEAD and (unit := next(left, None)) is not None:
+                while len(reading) < AHEAD and (unit := _next(left, interrupts)) is not None:
                     reading.append((unit, readers.submit(work.read, unit)))
                 if not reading:
                     break
                 unit, read = reading.popleft()
                 while writing and not read.done():  # what is written is told while a slow input is waited for
-                    either: list[Future[Any]] = [read, writing[0]]
-                    wait(either, return_when=FIRST_COMPLETED)
+                    interrupts.first_done(read, writing[0])
                     if writing[0].done():
                         yield writing.popleft().result()
-                outcomes = work.compute(unit, read.result())
+                samples = interrupts.result(read)
+                with interrupts.allowed():
+                    outcomes = work.compute(unit, samples)
                 writing.append(writers.submit(work.write, outcomes))
                 while writing and (len(writing) >= AHEAD or writing[0].done()):
-                    yield writing.popleft().result()
+                    yield interrupts.result(writing.popleft())
             while writing:
-                yield writing.popleft().result()
-        except BaseException:
-            for _, read in reading:
-                read.cancel()
-            for future in writing:
-                future.cancel()
-            raise
+                yield interrupts.result(writing.popleft())
+    except BaseException:
+        for future in writing:
+            future.cancel()
+        raise
+    finally:
+        writers.shutdown()
+        readers.shutdown(wait=False, cancel_futures=True)  # what is being read may never come
 
 
 def in_processes(work: Work, units: Iterable[Unit], jobs: int) -> Iterator[Result]:
@@ -57,16 +60,22 @@ def in_processes(work: Work, units: Iterable[Unit], jobs: int) -> Iterator[Resul
     left = iter(units)
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (pickle.dumps(work),))
     try:
-        while True:
-            while len(waiting) < AHEAD * jobs and (unit := next(left, None)) is not None:
-                waiting.append(pool.submit(_one, unit))
-            if not waiting:
-                break
-            yield waiting.popleft().result()
+        with Interrupts() as interrupts:
+            while True:
+                while len(waiting) < AHEAD * jobs and (unit := _next(left, interrupts)) is not None:
+                    waiting.append(pool.submit(_one, unit))
+                if not waiting:
+                    break
+                yield interrupts.result(waiting.popleft())
     except BrokenProcessPool as error:
         raise RunError("a worker process died, likely for want of memory; the results so far are whole: go on with --resume and fewer --jobs") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _next(units: Iterator[Unit], interrupts: Interrupts) -> Unit | None:
+    with interrupts.allowed():
+        return next(units, None)
 
 
 _work: Work | None = None

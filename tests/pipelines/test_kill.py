@@ -141,6 +141,17 @@ def test_what_is_done_is_told_while_a_slow_input_is_waited_for(start: Start, tmp
     assert lines(tmp_path / "out") == 9
 
 
+def test_a_run_that_waits_for_an_input_can_be_interrupted(start: Start, tmp_path: Path) -> None:
+    make_inputs(tmp_path / "data", 3)
+    os.mkfifo(tmp_path / "data" / "x0003.npy")
+    process = start("out/", "--batch-size", "1")
+    while lines(tmp_path / "out") < 3:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert b"interrupted" in (tmp_path / "err").read_bytes()
+
+
 def test_an_input_that_was_away(start: Start, tmp_path: Path) -> None:
     make_inputs(tmp_path / "data", 80)
     assert start("whole/").wait() == 3

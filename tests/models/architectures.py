@@ -155,6 +155,50 @@ class UNet(nn.Module):
         return self.head(self.merge[1](torch.cat([self.up[1](d), a], 1)))
 
 
+class Excited(nn.Module):
+    """EfficientNet's block: an inverted residual whose channels are weighed by what all places say."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expand: int, kernel: int) -> None:
+        super().__init__()
+        inner, squeezed = inputs * expand, max(1, inputs // 4)
+        self.expand = conv(inputs, inner, 1, act=nn.SiLU) if expand > 1 else nn.Identity()
+        self.depth = conv(inner, inner, kernel, stride, inner, nn.SiLU)
+        self.weigh = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inner, squeezed, 1), nn.SiLU(), nn.Conv2d(squeezed, inner, 1), nn.Sigmoid())
+        self.project = conv(inner, outputs, 1, act=None)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depth(self.expand(x))
+        y = self.project(y * self.weigh(y))
+        return x + y if self.residual else y
+
+
+def efficientnet(width: float, classes: int) -> nn.Module:
+    plan = [(1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3)]
+    inputs = max(8, int(32 * width))
+    layers: list[nn.Module] = [conv(3, inputs, 3, 2, act=nn.SiLU)]
+    for expand, channels, count, stride, kernel in plan if width >= 1 else plan[:3]:
+        outputs = max(8, int(channels * width))
+        for k in range(count if width >= 1 else 1):
+            layers.append(Excited(inputs, outputs, stride if k == 0 else 1, expand, kernel))
+            inputs = outputs
+    last = int(1280 * max(width, 0.05))
+    return nn.Sequential(*layers, conv(inputs, last, 1, act=nn.SiLU), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes))
+
+
+class Tagger(nn.Module):
+    """A label for each token, by an LSTM that reads both ways."""
+
+    def __init__(self, vocabulary: int, width: int, hidden: int, layers: int, labels: int) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.read = nn.LSTM(width, hidden, layers, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * hidden, labels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.read(self.tokens(tokens))[0])
+
+
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
@@ -249,7 +293,9 @@ ARCHITECTURES = [
     Architecture("squeezenet", lambda: squeezenet(4, 10), (3, 65, 65), lambda: squeezenet(16, 1000), (3, 224, 224)),
     Architecture("vgg16", lambda: vgg(4, 32, 32, 10), (3, 32, 32), lambda: vgg(64, 224, 4096, 1000), (3, 224, 224)),
     Architecture("densenet121", lambda: densenet(8, (2, 2), 10), (3, 32, 32), lambda: densenet(32, (6, 12, 24, 16), 1000), (3, 224, 224)),
+    Architecture("efficientnet_b0", lambda: efficientnet(0.25, 10), (3, 32, 32), lambda: efficientnet(1.0, 1000), (3, 224, 224)),
     Architecture("unet", lambda: UNet(4), (1, 32, 32), lambda: UNet(32), (1, 128, 128)),
+    Architecture("lstm", lambda: Tagger(50, 16, 12, 1, 5), (9,), lambda: Tagger(20000, 128, 256, 2, 17), (64,), 50),
     Architecture("bert", lambda: Language(50, 12, 32, 4, 2, False), (12,), lambda: Language(30522, 128, 768, 12, 12, False), (128,), 50),
     Architecture("gpt", lambda: Language(50, 12, 32, 4, 2, True), (12,), lambda: Language(50257, 128, 768, 12, 12, True), (128,), 50),
     Architecture("vit", lambda: ViT(32, 8, 32, 4, 2, 10), (3, 32, 32), lambda: ViT(224, 16, 768, 12, 12, 1000), (3, 224, 224)),

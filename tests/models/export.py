@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 
-def export(model: nn.Module, example: Tensor, path: Path, *, dynamo: bool, dynamic: bool = True) -> Path:
-    """The model as an ONNX file with input `x`, output `y` and, where `dynamic`, a symbolic batch."""
+def export(model: nn.Module, example: Tensor, path: Path, *, dynamo: bool, dynamic: bool = True, folded: bool = False) -> Path:
+    """The model as an ONNX file with input `x`, output `y` and, where `dynamic`, a symbolic batch; `folded` as exporters do it by default, with batch normalisations
+    folded into convolutions."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         names: dict[str, Any] = {"input_names": ["x"], "output_names": ["y"]}
@@ -22,8 +23,8 @@ def export(model: nn.Module, example: Tensor, path: Path, *, dynamo: bool, dynam
             torch.onnx.export(model, (example,), str(path), dynamo=True, dynamic_shapes=shapes, optimize=False, external_data=False, **names)
         else:
             axes = {"x": {0: "batch"}} if dynamic else None
-            torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes, do_constant_folding=False,
-                              training=torch.onnx.TrainingMode.PRESERVE, **names)  # fmt: skip
+            torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes, do_constant_folding=folded,
+                              training=torch.onnx.TrainingMode.EVAL if folded else torch.onnx.TrainingMode.PRESERVE, **names)  # fmt: skip
     return path
 
 

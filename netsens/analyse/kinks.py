@@ -103,7 +103,7 @@ TABLE = [
     Kink("Abs", "x = 0", "0", _zero),
     Kink("Sqrt", "x = 0", "infinity, and 0 where the cotangent is 0", _zero),
     Kink("Pow", "x = 0", "as the formula says; 0 by the exponent; nothing for an exponent of 0", _zero),
-    Kink("Clip", "x at a bound", "1", _bounds),
+    Kink("Clip", "x at a bound", "1; 0 right behind a convolution or normalisation (ReLU6)", _bounds),
     Kink("Max Min", "equal operands", "shared evenly", _tied_operands),
     Kink("ReduceMax ReduceMin", "equal elements", "shared evenly", _tied_elements),
     Kink("MaxPool", "equal elements of a window", "all to the first", _tied_windows),

@@ -325,7 +325,7 @@ def _mixed_before(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
 MICROSOFT = "com.microsoft"
 _LIKE_FIRST = (
     "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "BiasSoftmax", "BiasDropout", "BiasAdd", "GroupNorm", "RotaryEmbedding", "Trilu",
-    "SampleOp", "Inverse", "GatedAdd", "ScaledSiLU", "GatedRMSNorm", "BranchwiseRMSNorm", "HyperConnectionPostMix",
+    "SampleOp", "Inverse", "GatedAdd", "ScaledSiLU", "GatedRMSNorm", "BranchwiseRMSNorm", "HyperConnectionPostMix", "MoE", "QMoE",
 )  # fmt: skip
 FORMULAS: dict[tuple[str, str], Formula] = {
     **{(MICROSOFT, op): _like_first for op in _LIKE_FIRST},

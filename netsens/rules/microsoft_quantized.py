@@ -20,7 +20,7 @@ _NF4 = [
 _CODES = {0: [v / 12 for v in (*_FP4, *(-v for v in _FP4))], 1: _NF4}
 
 
-def _unpacked(op: Builder, packed: Value, bits: int) -> Value:
+def unpacked(op: Builder, packed: Value, bits: int) -> Value:
     """Each byte as the 8/bits numbers in it, the lowest bits first, as int32: [..., W] -> [..., W*8/bits]."""
     wide = op.Cast(packed, to=6)
     if bits == 8:
@@ -39,13 +39,13 @@ def product_of_few_bits(op: Builder, n: NodeView) -> Value:
     if n.input(4) is not None or setting(n, "weight_prepacked", 0) or bits not in (2, 4, 8):
         raise UnsupportedError(f"{n.node.label} stores its weights in an order, or in {bits} bits, that is not known here.")
     blocks = -(-columns // size)
-    numbers = op.Cast(op.Reshape(_unpacked(op, packed, bits), [rows, blocks, size]), to=n.x.dtype)
+    numbers = op.Cast(op.Reshape(unpacked(op, packed, bits), [rows, blocks, size]), to=n.x.dtype)
     if zeros is None:
         shifted = numbers - float(2 ** (bits - 1))
     else:
         if zeros.dtype == UINT8:
-            unpacked = op.Reshape(_unpacked(op, zeros, bits), [rows, -1])
-            zeros = op.Cast(op.Slice(unpacked, [0], [blocks], [1]), to=n.x.dtype)
+            whole = op.Reshape(unpacked(op, zeros, bits), [rows, -1])
+            zeros = op.Cast(op.Slice(whole, [0], [blocks], [1]), to=n.x.dtype)
         shifted = numbers - op.Reshape(zeros, [rows, blocks, 1])
     weights = op.Reshape(shifted * op.Reshape(scales, [rows, blocks, 1]), [rows, blocks * size])
     if blocks * size != columns:
@@ -109,7 +109,7 @@ def gather_blocks(op: Builder, n: NodeView) -> Value:
 
     def rows(x: Value) -> Value:
         taken = op.Gather(op.Cast(x, to=6), which, axis=axis)
-        return _unpacked(op, taken, bits) if packed else taken
+        return unpacked(op, taken, bits) if packed else taken
 
     numbers, scale = rows(data), op.Gather(scales, which, axis=axis)
     last = numbers.rank - 1

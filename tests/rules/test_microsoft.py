@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from netsens.errors import UnsupportedError
 from netsens.graph.graph import Graph, TensorType, pruned
 from netsens.graph.infer_microsoft import microsoft_types
 from netsens.graph.normal import load_graph
@@ -22,9 +23,10 @@ from netsens.rules.words import rule_of
 from tests.rules.case import Case
 from tests.rules.checks import run64
 from tests.rules.families.microsoft import CASES as FUSED
+from tests.rules.families.microsoft_experts import CASES as EXPERTS
 from tests.rules.families.microsoft_standard import CASES as OTHERS
 
-CASES = [*FUSED, *OTHERS]
+CASES = [*FUSED, *EXPERTS, *OTHERS]
 Arrays = dict[str, np.ndarray]
 
 
@@ -171,3 +173,15 @@ def test_layer_normalization_in_float32_twice() -> None:
     assert any(n.op == "LayerNormalization" and len(n.outputs) == 3 for n in append_vjp(single, "y", ["x"]).graph.nodes)
     for a, b in zip(twice(single), twice(in_precision(single)), strict=True):
         close(a, b, 1e-11)
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    ("MoE<k=1>(x, r, u, , v, , u)", "a third weight"),
+    ('MoE<k=1, activation_type="swiglu", swiglu_fusion=2>(x, r, u, , v)', "swiglu_fusion"),
+    ("MoE<k=1, use_sparse_mixer=1>(x, r, u, , v)", "use_sparse_mixer"),
+])  # fmt: skip
+def test_mixtures_that_no_kernel_computes_are_refused(call: str, said: str) -> None:
+    arrays: Arrays = {k: np.ones(s, np.float32) for k, s in {"x": (2, 3), "r": (2, 4), "u": (4, 5, 3), "v": (4, 3, 5)}.items()}
+    graph = load_graph(model(f"y = com.microsoft.{call}", arrays, constants=("u", "v")))
+    with pytest.raises(UnsupportedError, match=said):
+        append_vjp(graph, "y", ["x"])

@@ -472,6 +472,9 @@ class Model:
         return fed(inputs, self.inputs, lambda: self.graph.constants)
 
     def _run(self, plan: GradientPlan, feeds: Mapping[str, Array], cotangent: Any) -> dict[str, Array]:
+        if any(not a.size for a in feeds.values()) and not self.value(plan.of, feeds).size:
+            # A sum over nothing. onnxruntime is not asked: some of its kernels don't take what has no elements.
+            return {name: np.zeros_like(self.value(name, feeds)) for name in (*plan.results, *plan.zeros)}
         given: dict[str, Any] = dict(feeds)
         if plan.cotangent is not None:
             given[plan.cotangent] = self._cotangent(plan, feeds, cotangent)
@@ -552,6 +555,9 @@ class Model:
             mask = np.zeros_like(y)
             mask[k] = 1 if cotangent is None else np.asarray(cotangent)[k]
             rows.append(self.grad(feeds, wrt, of, None, mask, method=method, step=step, progress=progress))
+        if not rows:
+            whole = self.grad(feeds, wrt, of, target, cotangent, method=method, step=step, progress=progress)
+            return {name: np.zeros((0, *g.shape), g.dtype) if name in self.graph.constants else g for name, g in whole.items()}
         result: dict[str, Array] = {}
         for name in rows[0]:
             parts = [row[name] for row in rows]

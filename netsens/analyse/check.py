@@ -12,7 +12,7 @@ from netsens.analyse.evaluator import check_precision, random_nodes
 from netsens.analyse.function import chosen_layer, fitted_cotangent, function_graph
 from netsens.analyse.judge import ORDER, TOLERANCE, Checked, Judge
 from netsens.analyse.kinks import on_kinks
-from netsens.errors import NoPathError, UnsupportedError, UsageError
+from netsens.errors import InputError, NoPathError, UnsupportedError, UsageError
 from netsens.graph.graph import Array, Graph, Node
 from netsens.graph.precision import in_precision
 from netsens.jacobian.gradient import plan_gradient
@@ -87,6 +87,8 @@ def check_gradient(
     names = [*plan.results, *(n for n in plan.zeros if depends(graph, n, layer))]
     generator = np.random.default_rng(seed)
     y = values_of(graph, feeds, [layer], options)[layer]
+    if not y.size:
+        raise InputError(f"'{layer}' has no elements at these inputs, so there is nothing to check; give at least one sample.")
     u: Array | None = None
     if target is None:
         u = np.asarray(generator.standard_normal(y.shape) if cotangent is None else fitted_cotangent(cotangent, layer, y.shape))

@@ -130,6 +130,25 @@ def test_an_empty_batch() -> None:
     assert model.jacobian({"x": none})["x"].shape == (0, 3, 0, 3)
 
 
+def test_an_empty_batch_of_images() -> None:
+    """A sum over no samples is zero; what has no elements there is nothing to check."""
+    k = np.random.default_rng(0).standard_normal((4, 2, 3, 3))
+    body = "c = Conv<strides=[2, 2]>(x, k) r = Relu(c) p = MaxPool<kernel_shape=[2, 2]>(r) g = GlobalAveragePool(p) f = Flatten(g) y = MatMul(f, w)"
+    model = load(f"(float[N,2,9,9] x) => (float[N,3] y) {{ {body} }}", k=k, w=np.ones((4, 3)))
+    none = np.zeros((0, 2, 9, 9), np.float32)
+    found = model.grad({"x": none}, wrt="all")
+    assert {name: g.shape for name, g in found.items()} == {"x": none.shape, "k": k.shape, "w": (4, 3)}
+    assert not found["k"].any()
+    assert not found["w"].any()
+    apart = model.grad({"x": none}, wrt="params", per_sample=True)
+    assert {name: g.shape for name, g in apart.items()} == {"k": (0, *k.shape), "w": (0, 4, 3)}
+    with pytest.raises(netsens.NetsensError, match="'y' has no elements"):
+        model.check({"x": none})
+    again = model.grad({"x": np.ones((2, 2, 9, 9))}, wrt="all")
+    assert again["k"].any()
+    assert again["w"].any()
+
+
 def test_single_numbers() -> None:
     model = load("(float x, float z) => (float y) { a = Mul(x, z) b = Sin(a) y = Mul(b, x) }")
     found = model.grad({"x": np.float32(0.5), "z": np.float32(2)})

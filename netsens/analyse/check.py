@@ -88,7 +88,7 @@ def check_gradient(
     generator = np.random.default_rng(seed)
     y = values_of(graph, feeds, [layer], options)[layer]
     if not y.size:
-        raise InputError(f"'{layer}' has no elements at these inputs, so there is nothing to check; give at least one sample.")
+        raise InputError(f"'{layer}' has no elements at these inputs, so there is nothing to check; give inputs at which it has some.")
     u: Array | None = None
     if target is None:
         u = np.asarray(generator.standard_normal(y.shape) if cotangent is None else fitted_cotangent(cotangent, layer, y.shape))

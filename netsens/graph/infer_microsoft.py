@@ -322,6 +322,13 @@ def _mixed_before(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
     return [replace(types[0], shape=(*shape[:-2], last))]
 
 
+def _tokens(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    """Each text as its tokens, as many as the longest of them has."""
+    shape = types[0].shape
+    assert shape is not None
+    return [replace(types[0], shape=(*shape, None))]
+
+
 MICROSOFT = "com.microsoft"
 _LIKE_FIRST = (
     "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "BiasSoftmax", "BiasDropout", "BiasAdd", "GroupNorm", "RotaryEmbedding", "Trilu",
@@ -376,5 +383,6 @@ FORMULAS: dict[tuple[str, str], Formula] = {
     (MICROSOFT, "QEmbedLayerNormalization"): _quantised_embedding,
     (MICROSOFT, "LinearAttentionGate"): _gates,
     (MICROSOFT, "HyperConnectionPreMix"): _mixed_before,
+    (MICROSOFT, "Tokenizer"): _tokens,
     (MICROSOFT, "EngramGate"): lambda node, types: [types[0], types[0]],
 }  # fmt: skip

@@ -105,6 +105,7 @@ FORMULAS: dict[str, ShapeFormula] = {
     "IsInf": _comparison,
     "Where": _where,
     "Cast": _cast,
+    "StringNormalizer": lambda types, attributes, constants: None if attributes.get("stopwords") else [types[0]],
     "MatMul": _matmul,
     "Gemm": _gemm,
     **dict.fromkeys(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"], _reduce),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import netsens
@@ -110,6 +111,54 @@ def test_text_features() -> None:
     gradient = np.concatenate([g.reshape(2, -1) for g in found.values()], axis=1)
     probability = fitted.predict_proba(x[:2])[:, 1:]
     np.testing.assert_allclose(gradient, probability * (1 - probability) * fitted[-1].coef_, atol=1e-5)
+
+
+def mixed() -> tuple[Any, Any, dict[str, np.ndarray]]:
+    """Two numbers, a category and a sentence to a class: the pipeline, its model and some of its inputs, as columns."""
+    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+    from sklearn.compose import ColumnTransformer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    x = np.empty((60, 4), object)
+    x[:, 0], x[:, 1] = RNG.uniform(20, 70, 60).astype(np.float32), RNG.normal(3, 1, 60).astype(np.float32)
+    x[:, 2], x[:, 3] = RNG.choice(["red", "green", "blue"], 60), RNG.choice(["The cat sat", "a dog ran", "the dog sat far"], 60)
+    y = np.where(x[:, 0] / 20 + x[:, 1] + (x[:, 2] == "red") > 6, "yes", "no")
+    columns = [("numbers", StandardScaler(), [0, 1]), ("category", OneHotEncoder(handle_unknown="ignore"), [2]), ("sentence", TfidfVectorizer(), 3)]
+    fitted = make_pipeline(ColumnTransformer(columns), LogisticRegression()).fit(x, y)
+    kinds = [("age", FloatTensorType), ("income", FloatTensorType), ("colour", StringTensorType), ("said", StringTensorType)]
+    model = skl2onnx.convert_sklearn(fitted, "mixed", [(name, kind([None, 1])) for name, kind in kinds], target_opset=17)
+    for node in model.graph.node:
+        if node.op_type == "StringNormalizer":  # the locale that it names by default is not on every machine
+            node.attribute.append(onnx.helper.make_attribute("locale", "C"))
+    return fitted, model, {name: x[:4, k : k + 1].astype(np.float32 if k < 2 else str) for k, (name, _) in enumerate(kinds)}
+
+
+def test_numbers_beside_categories_and_text() -> None:
+    """By the numbers, against differences of scikit-learn's own predictions; by text at what encodes it, which is said."""
+    fitted, model, columns = mixed()
+    loaded = netsens.load(model)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = loaded.grad(columns, target=1)
+    for name in ("colour", "said"):
+        assert any(f"'{name}' holds text: the gradient is taken at the first float tensor behind it" in str(w.message) for w in said)
+    assert list(found)[:2] == ["age", "income"]
+    assert len(found) == 4
+    table = np.concatenate([v.astype(object) for v in columns.values()], axis=1)
+    whole = loaded.jacobian(columns, target=1)
+    h = 1e-3
+    for k, name in enumerate(("age", "income")):
+        above, below = table.copy(), table.copy()
+        above[:, k], below[:, k] = table[:, k].astype(float) + h, table[:, k].astype(float) - h
+        expected = (fitted.predict_proba(above)[:, 1] - fitted.predict_proba(below)[:, 1]) / (2 * h)
+        np.testing.assert_allclose(found[name][:, 0], expected, rtol=2e-3)
+        np.testing.assert_allclose(whole[name].reshape(4, 4), np.diag(expected), rtol=2e-3, atol=1e-7)
+        alone = loaded.grad(columns, wrt=name, target=1)
+        assert list(alone) == [name]
+        np.testing.assert_allclose(alone[name], found[name], rtol=1e-6)
 
 
 TREES = ["forest", "boosted", "boosted classes", "scaled forest"]

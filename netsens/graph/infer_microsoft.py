@@ -322,6 +322,25 @@ def _mixed_before(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
     return [replace(types[0], shape=(*shape[:-2], last))]
 
 
+def _by_state(node: Node, types: Sequence[TensorType]) -> list[TensorType] | None:
+    """LinearAttention: [B, T, H*D], [B, T, J*D], [B, T, J*E] -> [B, T, max(H, J)*E], and the state [B, J, D, E]."""
+    shape, key, value = (_shape(types, k) for k in range(3))
+    if shape is None or key is None or value is None:
+        return None
+    heads, groups = int(node.attributes["q_num_heads"]), int(node.attributes["kv_num_heads"])
+    given, held = (last // groups if isinstance(last := s[-1], int) else None for s in (value, key))
+    past = types[3] if len(types) > 3 and types[3].dtype else types[0]
+    return [replace(types[0], shape=(*shape[:2], product([max(heads, groups), given]))), TensorType(past.dtype, (shape[0], groups, held, given))]
+
+
+def _causal(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
+    shape, width = types[0].shape, _dim(types, 1, 2)
+    assert shape is not None
+    before = (width - 1) * int(node.attributes.get("dilation", 1)) if isinstance(width, int) else None
+    state = (shape[0], before, *shape[2:]) if node.attributes.get("channels_last", 0) else (*shape[:2], before)
+    return [types[0], replace(types[0], shape=state)]
+
+
 def _tokens(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
     """Each text as its tokens, as many as the longest of them has."""
     shape = types[0].shape
@@ -332,7 +351,7 @@ def _tokens(node: Node, types: Sequence[TensorType]) -> list[TensorType]:
 MICROSOFT = "com.microsoft"
 _LIKE_FIRST = (
     "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "BiasSoftmax", "BiasDropout", "BiasAdd", "GroupNorm", "RotaryEmbedding", "Trilu",
-    "SampleOp", "Inverse", "GatedAdd", "ScaledSiLU", "GatedRMSNorm", "BranchwiseRMSNorm", "HyperConnectionPostMix", "MoE", "QMoE",
+    "SampleOp", "Inverse", "GatedAdd", "ScaledSiLU", "GatedRMSNorm", "BranchwiseRMSNorm", "HyperConnectionPostMix", "MoE", "QMoE", "MRotaryEmbedding",
 )  # fmt: skip
 FORMULAS: dict[tuple[str, str], Formula] = {
     **{(MICROSOFT, op): _like_first for op in _LIKE_FIRST},
@@ -383,6 +402,8 @@ FORMULAS: dict[tuple[str, str], Formula] = {
     (MICROSOFT, "QEmbedLayerNormalization"): _quantised_embedding,
     (MICROSOFT, "LinearAttentionGate"): _gates,
     (MICROSOFT, "HyperConnectionPreMix"): _mixed_before,
+    (MICROSOFT, "LinearAttention"): _by_state,
+    (MICROSOFT, "CausalConvWithState"): _causal,
     (MICROSOFT, "Tokenizer"): _tokens,
     (MICROSOFT, "EngramGate"): lambda node, types: [types[0], types[0]],
 }  # fmt: skip

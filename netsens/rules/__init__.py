@@ -22,6 +22,7 @@ from netsens.rules import (
     microsoft_qlinear,
     microsoft_quantized,
     microsoft_standard,
+    microsoft_state,
     normalization,
     pooling,
     quantization,
@@ -37,4 +38,4 @@ from netsens.rules import (
     state,
 )
 
-__all__ = ["activations", "arithmetic", "attention", "batch_normalization", "control", "convolution", "flat", "indexing", "layout", "linear_algebra", "local_normalization", "losses", "machine_learning", "microsoft", "microsoft_attention", "microsoft_experts", "microsoft_gates", "microsoft_grouped", "microsoft_qlinear", "microsoft_quantized", "microsoft_standard", "normalization", "pooling", "quantization", "recurrent", "recurrent_reverse", "reductions", "resampling", "sampling", "rotary", "sequences", "softmax", "spectral", "state"]
+__all__ = ["activations", "arithmetic", "attention", "batch_normalization", "control", "convolution", "flat", "indexing", "layout", "linear_algebra", "local_normalization", "losses", "machine_learning", "microsoft", "microsoft_attention", "microsoft_experts", "microsoft_gates", "microsoft_grouped", "microsoft_qlinear", "microsoft_quantized", "microsoft_standard", "microsoft_state", "normalization", "pooling", "quantization", "recurrent", "recurrent_reverse", "reductions", "resampling", "sampling", "rotary", "sequences", "softmax", "spectral", "state"]

@@ -29,8 +29,11 @@ def linear_attention(op: Builder, n: NodeView) -> list[Value | None]:
     past, decay, beta = n.input(3), n.input(4), n.input(5)
     groups, heads, rule = int(n["kv_num_heads"]), int(n["q_num_heads"]), str(n["update_rule"] or "gated_delta")
     k, v = _heads(op, key, groups), _heads(op, value, groups)
-    # [B, T, H*D] -> [B, J, H/J, T, D]: head h of the queries reads state h // (H/J).
-    apart = op.Transpose(op.Reshape(op.Cast(query, to=k.dtype), [0, 0, groups, heads // groups, -1]), perm=[0, 2, 3, 1, 4])
+    # [B, T, H*D] -> [B, J, H/J, T, D]: head h of the queries reads state h // (H/J). With fewer queries than states, each reads J/H of them.
+    wide = op.Cast(query, to=k.dtype)
+    if heads < groups:
+        wide = op.Concat(*[op.Reshape(wide, [0, 0, heads, 1, -1])] * (groups // heads), axis=3)
+    apart = op.Transpose(op.Reshape(wide, [0, 0, groups, max(heads // groups, 1), -1]), perm=[0, 2, 3, 1, 4])
     size = k.shape[-1]
     if not isinstance(size, int):
         raise UnsupportedError(f"{n.node.label} has keys of unknown width; its derivative needs it.")
@@ -95,16 +98,22 @@ def _last_state(op: Builder, k: Value, written: Value, spent: Value | None, star
 
 @expansion("CausalConvWithState")
 def causal_convolution(op: Builder, n: NodeView) -> list[Value | None]:
-    weight, bias, past = n.inputs[1], n.input(2), n.input(3)
+    weight = n.inputs[1]
     assert weight is not None
+    outputs: list[Value | None] = [*convolved(op, n, n.x, weight, n.input(2), n.input(3), 1)]
+    return outputs[: len(n.outputs)]
+
+
+def convolved(op: Builder, n: NodeView, x: Value, weight: Value, bias: Value | None, past: Value | None, dilation: int) -> tuple[Value, Value]:
+    """Each channel of x [B, C, L] over itself and what came before it, activated as the node says, and the last that the next call needs of it."""
     channels, width = weight.shape[0], weight.shape[2]
     if not isinstance(channels, int) or not isinstance(width, int):
         raise UnsupportedError(f"{n.node.label} has weights of shape {weight.shape}; its derivative needs their channels and width as numbers.")
+    before = (width - 1) * dilation
     if past is None:
-        past = op.Expand(op.constant(0, n.x), op.vector([op.dim(n.x, 0), channels, width - 1]))
-    sequence = op.Concat(past, n.x, axis=2)
-    y = op.Conv(sequence, weight, bias, group=channels)
-    state = op.Slice(sequence, op.dim(n.x, 2), op.dim(n.x, 2) + (width - 1), [2])
-    state = op.retyped(state, (*n.x.shape[:2], width - 1))
-    outputs: list[Value | None] = [y * op.Sigmoid(y) if n["activation"] in ("silu", "swish") else y, state]
-    return outputs[: len(n.outputs)]
+        past = op.Expand(op.constant(0, x), op.vector([op.dim(x, 0), channels, before]))
+    sequence = op.Concat(past, x, axis=2)
+    y = op.Conv(sequence, weight, bias, group=channels, dilations=[dilation])
+    state = op.Slice(sequence, op.dim(x, 2), op.dim(x, 2) + before, [2])
+    state = op.retyped(state, (*x.shape[:2], before))
+    return y * op.Sigmoid(y) if n["activation"] in ("silu", "swish") else y, state

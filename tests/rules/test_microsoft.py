@@ -25,8 +25,9 @@ from tests.rules.checks import run64
 from tests.rules.families.microsoft import CASES as FUSED
 from tests.rules.families.microsoft_experts import CASES as EXPERTS
 from tests.rules.families.microsoft_standard import CASES as OTHERS
+from tests.rules.families.microsoft_state import CASES as STATES
 
-CASES = [*FUSED, *EXPERTS, *OTHERS]
+CASES = [*FUSED, *EXPERTS, *STATES, *OTHERS]
 Arrays = dict[str, np.ndarray]
 
 

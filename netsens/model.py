@@ -158,7 +158,8 @@ class Model:
 
         `method` is "auto" (exact rules, finite differences for operators without one), "autodiff" (exact or an error) or
         "finite-difference" (the whole model, with an estimate of the error; `step` sets the step, `progress` is told evaluations done and
-        in all). `memory_limit` bounds the bytes of the result; `ToleranceError` above it."""
+        in all). `memory_limit` bounds the bytes that it computes, weights and inputs apart: above it inner
+        values are computed again instead of kept, and `ToleranceError` is raised where that isn't enough."""
         feeds = self.feeds(inputs)
         if method not in ("auto", "autodiff", "finite-difference"):
             raise UsageError(f"The method '{method}' is not auto, autodiff or finite-difference.")
@@ -186,9 +187,24 @@ class Model:
     ) -> tuple[GradientPlan, dict[str, Array]]:
         plan = self.plan(wrt=wrt, of=of, target=target, cotangent=cotangent is not None, feeds=feeds, method=method)
         self._check_memory(plan, feeds, 1, memory_limit)
+        if memory_limit is not None:
+            plan = self._limited(feeds, memory_limit, wrt=wrt, of=of, target=target, cotangent=cotangent is not None, method=method)
         for note in (*plan.notes, *plan.zeros.values()):
             warnings.warn(note, NetsensWarning, stacklevel=3)
         return plan, self._run(plan, feeds, cotangent)
+
+    def _limited(self, feeds: Mapping[str, Array], memory_limit: int, **question: Any) -> GradientPlan:
+        """The plan for inputs of exactly these shapes, within the limit."""
+        from netsens.jacobian.gradient import plan_gradient
+        from netsens.jacobian.limited import within
+        from netsens.modes.split import specialised
+
+        shapes = tuple((k, v.shape) for k, v in feeds.items())
+        key = ("limited", memory_limit, shapes, *map(repr, question.values()))
+        if key not in self._plans:
+            graph = specialised(self.observed(feeds), dict(shapes))
+            self._plans[key] = within(plan_gradient(graph, **question), graph, memory_limit)
+        return self._plans[key]
 
     def _without_unread_values(self, result: dict[str, Array], feeds: dict[str, Array], *, cotangent: Any, **question: Any) -> dict[str, Array]:
         """The gradient again, past values that aren't finite and that the layer never reads; the first result where that doesn't help."""

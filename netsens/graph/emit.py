@@ -22,7 +22,7 @@ from netsens.graph.infer import infer_node
 from netsens.graph.shapes import INT64, constant_type, known
 
 _FOLD_ELEMENTS = 4096  # constants up to this size are computed while building
-_NEVER_SHARED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+NEVER_SHARED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -287,7 +287,7 @@ class Builder:
         known_outputs = self._lookup(key)
         if known_outputs is None:
             known_outputs = self._append(op, domain, inputs, names, attributes, outputs, linear)
-            if op not in _NEVER_SHARED:
+            if op not in NEVER_SHARED:
                 self._seen[key] = known_outputs
         values = tuple(self.value(o) for o in known_outputs)
         return values[0] if outputs == 1 else values
@@ -337,7 +337,7 @@ class Builder:
     def _remember(self, node: Node) -> None:
         for output in node.outputs:
             self._producer[output] = node
-        if not any(node.subgraphs()) and node.op not in _NEVER_SHARED and "" not in node.outputs:
+        if not any(node.subgraphs()) and node.op not in NEVER_SHARED and "" not in node.outputs:
             self._seen.setdefault((node.op, node.domain, node.inputs, _frozen(node.attributes), len(node.outputs)), node.outputs)
 
     def producer(self, value: Value) -> Node | None:
@@ -354,7 +354,7 @@ class Builder:
         if self.constant_of(value) is not None:
             return True
         node = self.producer(value)
-        if node is None or value.linear or not steps or node.op in _NEVER_SHARED or any(node.subgraphs()):
+        if node is None or value.linear or not steps or node.op in NEVER_SHARED or any(node.subgraphs()):
             return False
         return all(self.is_fixed(self.value(i), steps - 1) for i in node.inputs if i)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netsens.graph.graph import Array, Graph, Node, TensorType
+from netsens.graph.shapes import known
 
 if TYPE_CHECKING:
     import onnx
@@ -97,6 +98,9 @@ def graph_proto(graph: Graph, opset: int, domains: dict[str, int], left_out: dic
     proto.node.extend(node_proto(n, opset, domains) for n in graph.nodes)
     proto.input.extend(value_proto(i, graph.types.get(i)) for i in graph.inputs)
     proto.output.extend(value_proto(o, graph.types.get(o)) for o in graph.outputs)
+    # Of a Reshape to a computed shape onnxruntime knows but the rank, where netsens may know the lengths.
+    told = (n.outputs[0] for n in graph.nodes if n.op == "Reshape" and n.inputs[1] not in graph.constants and n.outputs[0] not in graph.outputs)
+    proto.value_info.extend(value_proto(o, graph.types[o]) for o in told if o in graph.types and known(graph.types[o].shape))
     for name, array in graph.constants.items():
         if inline_bytes is not None and array.nbytes > inline_bytes and array.dtype != object:
             left_out[name] = array

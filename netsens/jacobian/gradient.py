@@ -71,7 +71,7 @@ def plan_gradient(
         notes.append(f"no exact rule for {labels}: its derivative is found by finite differences.")
     kept = [*(graph.outputs if keep_outputs else ()), *results.values()]
     seed = next(iter(derivative.seeds.values()), None)
-    return GradientPlan(pruned(op.graph, list(dict.fromkeys(kept))), layer, results, zeros, notes, seed)
+    return GradientPlan(pruned(op.graph, list(dict.fromkeys(kept))), layer, results, zeros, notes, seed, derivative.cotangents)
 
 
 def dictionary_note(graph: Graph, of: str | None, layer: str) -> list[str]:

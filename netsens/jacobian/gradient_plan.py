@@ -14,7 +14,8 @@ class GradientPlan:
 
     `results` say which output holds the gradient by each tensor; `zeros` are the tensors asked for by name whose gradient is
     zero, each with the reason; `notes` are sentences that the user should read. `cotangent` is the graph input for an
-    imposed output gradient, None where the seed is all ones."""
+    imposed output gradient, None where the seed is all ones. `cotangents` say which value holds the cotangent of which inner value; a plan from the cache
+    doesn't know."""
 
     graph: Graph
     of: str
@@ -22,3 +23,4 @@ class GradientPlan:
     zeros: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     cotangent: str | None = None
+    cotangents: Mapping[str, str] = field(default_factory=dict)

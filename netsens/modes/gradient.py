@@ -4,7 +4,7 @@ or pull a cotangent of `of` back to `wrt`."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Graph, TensorType, pruned
@@ -17,11 +17,12 @@ from netsens.modes.reverse import pull
 @dataclass(frozen=True, slots=True)
 class Derivative:
     """A graph with a derivative in it. `seeds` are its inputs of tangents (by wrt) or of the cotangent (by of); `results` say
-    which value holds each gradient (by wrt) or tangent (by of). What has no path is missing from `results`."""
+    which value holds each gradient (by wrt) or tangent (by of). What has no path is missing from `results`. `cotangents` are those of inner values."""
 
     graph: Graph
     seeds: Mapping[str, str]
     results: Mapping[str, str]
+    cotangents: Mapping[str, str] = field(default_factory=dict)
 
 
 def append_vjp(graph: Graph, of: str, wrt: Sequence[str], *, seed: Value | None = None, ones: bool = False, op: Builder | None = None) -> Derivative:
@@ -35,7 +36,7 @@ def append_vjp(graph: Graph, of: str, wrt: Sequence[str], *, seed: Value | None 
             seeds[of] = seed.name
     op.exposed = _moved_to(op.graph, [of])
     found = pull(op, list(op.graph.nodes), {of: seed}, active_values(op.graph, wrt))
-    return Derivative(op.graph, seeds, {w: found[w].name for w in wrt if w in found})
+    return Derivative(op.graph, seeds, {w: found[w].name for w in wrt if w in found}, {v: g.name for v, g in found.items()})
 
 
 # Operators that only move or choose the numbers they are given.

@@ -190,4 +190,4 @@ def caches() -> bool:
 
 
 def memory_option(command: Command) -> Command:
-    return click.option("--memory-limit", type=Bytes(), metavar="SIZE", help="The most memory that results and buffers may take, as 1GiB.")(command)
+    return click.option("--memory-limit", type=Bytes(), metavar="SIZE", help="The most memory that results and buffers may take, as 1GiB; grad keeps less and computes more again.")(command)

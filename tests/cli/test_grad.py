@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,11 @@ def test_writes_an_npz_named_after_the_model_and_sums_up_in_json_lines(tmp_path:
 def test_a_pipe_carries_npy_from_standard_input_to_standard_output(tmp_path: Path) -> None:
     done = run("grad", DIGITS, "--input", "-", "--of", "logits", "-o", "-", cwd=tmp_path, stdin=DIGIT.read_bytes())
     assert done.code == 0, done.err
-    np.testing.assert_array_equal(np.load(io.BytesIO(done.out)), expected(of="logits")["image"])
+    # A stream may bring arrays of any length: its session is for all of them, and rounds otherwise in the last bits than one for a single length.
+    streamed = netsens.load(DIGITS)
+    streamed.options = replace(streamed.options, any_lengths=True)
+    np.testing.assert_array_equal(np.load(io.BytesIO(done.out)), streamed.grad(np.load(DIGIT), of="logits")["image"])
+    np.testing.assert_allclose(np.load(io.BytesIO(done.out)), expected(of="logits")["image"], rtol=1e-4, atol=1e-6)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netsens.errors import InputError, NetsensWarning, ToleranceError, UsageError
+from netsens.errors import InputError, NetsensWarning, RunError, ToleranceError, UsageError
 from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.graph import Array, Graph, TensorType, pruned, walk
 from netsens.run.feeds import Feeds, fed, fitted, symbol_lengths
@@ -191,7 +191,14 @@ class Model:
             plan = self._limited(feeds, memory_limit, wrt=wrt, of=of, target=target, cotangent=cotangent is not None, method=method)
         for note in (*plan.notes, *plan.zeros.values()):
             warnings.warn(note, NetsensWarning, stacklevel=3)
-        return plan, self._run(plan, feeds, cotangent)
+        try:
+            return plan, self._run(plan, feeds, cotangent)
+        except RunError:
+            if target is not None:  # how many components there are may depend on the inputs
+                from netsens.modes.target import check_target, parse_target
+
+                check_target(self.value(plan.of, feeds).shape, parse_target(target))
+            raise
 
     def _limited(self, feeds: Mapping[str, Array], memory_limit: int, **question: Any) -> GradientPlan:
         """The plan for inputs of exactly these shapes, within the limit."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from netsens.errors import UsageError
 from netsens.graph.emit import Builder, Value
+from netsens.graph.graph import Dim
 
 Target = Any  # None, "argmax", an int, a list of ints, or a tuple of ints and slices
 
@@ -64,7 +65,7 @@ def select(op: Builder, y: Value, target: Target) -> Value:
             raise UsageError("The layer is a single number: it has no components, so --target has nothing to choose.")
         axis = min(1, y.rank - 1)
         indices = [target] if isinstance(target, int) else list(target)
-        _check(y, axis, indices)
+        _check(y.shape, axis, indices)
         return op.Gather(y, op.constant(np.asarray(indices, np.int64)), axis=axis)
     return _sliced(op, y, target)
 
@@ -76,27 +77,43 @@ def _largest(op: Builder, y: Value) -> Value:
     return op.GatherElements(rows, op.ArgMax(rows, axis=1, keepdims=1), axis=1)
 
 
-def _check(y: Value, axis: int, indices: Sequence[int]) -> None:
-    size = y.shape[axis]
+def check_target(shape: Sequence[int], target: Target) -> None:
+    """Raises `UsageError` where a layer of this shape, which a run has shown, lacks a component that a target asks for."""
+    if isinstance(target, (int, list)):
+        _check(shape, min(1, len(shape) - 1), [target] if isinstance(target, int) else target)
+    elif isinstance(target, tuple):
+        for axis, item in enumerate(_written_out(target, len(shape))):
+            if isinstance(item, (int, list, np.ndarray)):
+                _check(shape, axis, [item] if isinstance(item, int) else list(item))
+
+
+def _check(shape: Sequence[Dim], axis: int, indices: Sequence[int]) -> None:
+    size = shape[axis]
     for index in indices:
         if isinstance(size, int) and not -size <= index < size:
-            raise UsageError(f"The target {index} is outside the layer, which has {size} components along axis {axis} (its shape is {list(y.shape)}).")
+            raise UsageError(f"The target {index} is outside the layer, which has {size} components along axis {axis} (its shape is {list(shape)}).")
 
 
-def _sliced(op: Builder, y: Value, items: Sequence[Any]) -> Value:
+def _written_out(items: Sequence[Any], rank: int) -> list[Any]:
+    """The items, an ellipsis as the axes that it stands for."""
     written = list(items)
     if Ellipsis in written:
         at = written.index(Ellipsis)
-        written[at : at + 1] = [slice(None)] * (y.rank - len(written) + 1)
+        written[at : at + 1] = [slice(None)] * (rank - len(written) + 1)
+    return written
+
+
+def _sliced(op: Builder, y: Value, items: Sequence[Any]) -> Value:
+    written = _written_out(items, y.rank)
     if len(written) > y.rank:
         raise UsageError(f"The target has {len(written)} axes and the layer {y.rank} (its shape is {list(y.shape)}).")
     result = y
     for axis, item in enumerate(written):
         if isinstance(item, int):
-            _check(y, axis, [item])
+            _check(y.shape, axis, [item])
             result = op.Gather(result, op.constant(np.asarray([item], np.int64)), axis=axis)
         elif isinstance(item, (list, np.ndarray)):
-            _check(y, axis, list(item))
+            _check(y.shape, axis, list(item))
             result = op.Gather(result, op.constant(np.asarray(item, np.int64)), axis=axis)
         elif item != slice(None):
             step = item.step or 1

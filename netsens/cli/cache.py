@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -30,7 +31,7 @@ def cache(clear: bool, summary: str | None, quiet: bool, verbose: bool, no_progr
 
     from datetime import UTC, datetime
 
-    from netsens.report.render import default_kind, render
+    from netsens.report.render import default_kind, fold_middle, render
     from netsens.run.cache import Cache, default_folder
 
     folder = default_folder()
@@ -46,10 +47,19 @@ def cache(clear: bool, summary: str | None, quiet: bool, verbose: bool, no_progr
     say.note(f"{len(entries)} entries, {sum(e.bytes for e in entries):,} bytes, in {folder}.")
     kind = summary or default_kind(sys.stdout)
     if kind != "none":
+        brief = kind == "table"  # a model's parameters don't fit on a line
         rows = [
-            {"model": e.about.get("model", ""), "of": e.about["of"], "wrt": ", ".join(e.about["wrt"]), "bytes": e.bytes,
+            {"model": fold_middle(e.about.get("model", ""), 24 if brief else sys.maxsize), "of": fold_middle(e.about["of"], 16 if brief else sys.maxsize),
+             "wrt": _first(e.about["wrt"]) if brief else ", ".join(e.about["wrt"]), "bytes": e.bytes,
              "used": datetime.fromtimestamp(e.used, UTC).isoformat(timespec="seconds")}
             for e in entries if e.about.get("kind") == "gradient"
         ]  # fmt: skip
         render(rows, kind, sys.stdout)  # type: ignore[arg-type]
     return 0
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first name, and how many more there are."""
+    from netsens.report.render import fold_middle
+
+    return fold_middle(names[0], 16) + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -44,6 +44,7 @@ Examples:
               "file (.csv .parquet .npz ...), or a folder for the results too.")  # fmt: skip
 @click.option("--units", type=click.Choice(["raw", "std", "elasticity"]), default="raw", show_default=True,
               help="Of an aggregate: as they are, times the deviation of each input column, or gradient * input / output.")  # fmt: skip
+@batch.batch_size_option
 @batch.batch_options
 @batch.image_options
 @options.output_option

@@ -55,11 +55,14 @@ def hessian(
     number needs --target.
     """
     say = options.messages(quiet, verbose, no_progress)
+    if vectors and (sparse or mode != "auto"):
+        option = "--sparse" if sparse else "--mode"
+        raise click.UsageError(f"--vector and {option} exclude each other: the product with a vector takes one pass, and no matrix is made. Leave one of them out.")
     path = options.resolve_model(model, say)
 
     import netsens
     from netsens.report.inputs import plan_inputs
-    from netsens.report.outputs import check_output
+    from netsens.report.outputs import check_inputs_kept, check_output
     from netsens.report.plot import check_plot_path
     from netsens.report.sparse import check_sparse_output
 
@@ -73,6 +76,7 @@ def hessian(
             say.note("no --input was given: the inputs are random:0.")
         destination = output or f"{path.stem}.hessian.npz"
         check_output(destination)
+        check_inputs_kept(destination, plan)
         if sparse:
             check_sparse_output(destination)
         if plot:

@@ -58,7 +58,7 @@ def jacobian(
     model: str | None, inputs: tuple[str, ...], shapes: tuple[str, ...], wrt: tuple[str, ...], of: str | None, target: str | None, mode: str, sparse: bool,
     per_sample: bool, explain: bool, singular_values: int | None, norms: str | None, method: str, output: str | None, summary: str | None, plot: str | None, provider: str,
     threads: int | None, quantized: str, compute_dtype: str | None, memory_limit: int | None, quiet: bool, verbose: bool, no_progress: bool,
-    inputs_from: str | None, batch_size: int | None, jobs: int, resume: bool, format_: str | None, timings: bool, dask: str | None, image_preset: str | None,
+    inputs_from: str | None, jobs: int, resume: bool, format_: str | None, timings: bool, dask: str | None, image_preset: str | None,
     image_size: str | None, image_scale: str | None, image_mean: str | None, image_std: str | None, image_layout: str | None,
 ) -> int:  # fmt: skip
     """The Jacobian of an output or a layer, at a cost that follows its structure.
@@ -70,8 +70,6 @@ def jacobian(
     say = options.messages(quiet, verbose, no_progress)
     if sparse and per_sample:
         raise click.UsageError("--sparse and --per-sample exclude each other: a sparse Jacobian stores no zero blocks anyway.")
-    if batch_size is not None:
-        raise click.UsageError("--batch-size is for gradients: each input's Jacobian is computed by itself. Leave it out.")
     image = batch.parse_image_options(image_preset, image_size, image_scale, image_mean, image_std, image_layout)
     path = options.resolve_model(model, say)
 

@@ -107,6 +107,9 @@ def run(arguments: list[str]) -> int:
         _close_quietly()
         return 0
     except click.ClickException as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # older clicks show the help themselves
+            error.show()
+            return 2
         context = getattr(error, "ctx", None)
         hint = f" See '{context.command_path} --help'." if context is not None else ""
         say(f"netsens: error: {error.format_message()}{hint}")

@@ -29,9 +29,11 @@ def ops(model: str | None, domain: str | None, opset: int | None, status: str | 
     exact: a rule of its own; expanded: differentiated through simpler operators; flat: its derivative is zero by definition; refused: it has no
     derivative that one could mean; differenced: no rule, finite differences.
     """
-    from netsens.analyse.operators import operator_table, verdict
+    from netsens.analyse.operators import DOMAINS, operator_table, verdict
     from netsens.report.render import default_kind, render
 
+    if model is not None and opset is not None:
+        raise click.UsageError("--opset is for the list of all operators; a model has its own. Leave one of them out.")
     wanted = "" if domain == "ai.onnx" else domain
     if model is not None:
         import netsens
@@ -42,6 +44,8 @@ def ops(model: str | None, domain: str | None, opset: int | None, status: str | 
             if wanted is None or s.domain == wanted
         ]
     else:
+        if wanted is not None and wanted not in DOMAINS:
+            raise click.BadParameter(f"there is no domain '{domain}' in the list; there are {', '.join(d or 'ai.onnx' for d in DOMAINS)}.", param_hint="'--domain'")
         rows = [{"operator": s.qualified, "since": s.since, "status": s.status, "why": s.why} for s in operator_table(wanted, opset)]
     rows = [row for row in rows if status is None or row["status"] == status]
     kind = summary or default_kind(sys.stdout)

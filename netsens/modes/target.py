@@ -77,6 +77,10 @@ def _largest(op: Builder, y: Value) -> Value:
     return op.GatherElements(rows, op.ArgMax(rows, axis=1, keepdims=1), axis=1)
 
 
+def _shape(shape: Sequence[Dim]) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape)
+
+
 def check_target(shape: Sequence[int], target: Target) -> None:
     """Raises `UsageError` where a layer of this shape, which a run has shown, lacks a component that a target asks for."""
     if isinstance(target, (int, list)):
@@ -91,7 +95,7 @@ def _check(shape: Sequence[Dim], axis: int, indices: Sequence[int]) -> None:
     size = shape[axis]
     for index in indices:
         if isinstance(size, int) and not -size <= index < size:
-            raise UsageError(f"The target {index} is outside the layer, which has {size} components along axis {axis} (its shape is {list(shape)}).")
+            raise UsageError(f"The target {index} is outside the layer, which has {size} components along axis {axis} (its shape is {_shape(shape)}).")
 
 
 def _written_out(items: Sequence[Any], rank: int) -> list[Any]:
@@ -106,7 +110,7 @@ def _written_out(items: Sequence[Any], rank: int) -> list[Any]:
 def _sliced(op: Builder, y: Value, items: Sequence[Any]) -> Value:
     written = _written_out(items, y.rank)
     if len(written) > y.rank:
-        raise UsageError(f"The target has {len(written)} axes and the layer {y.rank} (its shape is {list(y.shape)}).")
+        raise UsageError(f"The target has {len(written)} axes and the layer {y.rank} (its shape is {_shape(y.shape)}).")
     result = y
     for axis, item in enumerate(written):
         if isinstance(item, int):

@@ -51,7 +51,8 @@ class InputPlan:
     """All samples that the options ask for. `total` None: a stream. `is_batch`: a glob, a folder or a list was given.
 
     Of a batch, `files` are the names and paths of its samples and `open_file` reads one; both can be sent to another process. `whole` is the path
-    of the one file that a run without a batch reads, where it reads just one; `rows` makes samples of some of its rows."""
+    of the one file that a run without a batch reads, where it reads just one; `rows` makes samples of some of its rows. `paths` are all files that are
+    read."""
 
     is_batch: bool
     total: int | None
@@ -61,6 +62,7 @@ class InputPlan:
     whole: str | None = None
     rows: RowReader | None = None
     stream: StreamNames | None = None
+    paths: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[PendingSample]:
         return self.pending()
@@ -128,12 +130,13 @@ def plan_inputs(
     varying = next((source for source in sources if source.is_batch or source.is_stream), None)
     shared = _Shared([source for source in named if source is not varying])
     reader = _Reader(fixed_specs, [replace(source, files=()) for source in sources], shapes, shared, image)
+    paths = tuple(path for source in named for path in source.files)
     if varying is None:
         name, text = _single_name(sources)
         single = PendingSample(name, text, lambda: reader.sample(name, text, {}))
         whole = named[0].files[0] if len(named) == 1 and named[0].files and not numbered_folder(named[0].files[0]) else None
         rows = RowReader(reader, named[0].number, name) if whole is not None else None
-        return InputPlan(False, 1, lambda: iter([single]), whole=whole, rows=rows)
+        return InputPlan(False, 1, lambda: iter([single]), whole=whole, rows=rows, paths=paths)
     if varying.is_stream:
         if varying.text == STANDARD_INPUT:
             if stdin is None:
@@ -150,6 +153,7 @@ def plan_inputs(
         lambda: (PendingSample(name, path, partial(opener, name, path)) for name, path in names),
         names,
         opener,
+        paths=paths,
     )
 
 

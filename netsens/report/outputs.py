@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from netsens.report.dtypes import Array, widened
 from netsens.report.extras import require
 from netsens.report.json_lines import json_line
 from netsens.report.remote import is_remote, write_remote
+
+if TYPE_CHECKING:
+    from netsens.report.inputs import InputPlan
 
 STANDARD_OUTPUT = "-"
 NOTHING = "none"
@@ -55,6 +58,21 @@ def check_output(output: str, *, is_batch: bool = False) -> None:
         raise OutputError(f"cannot write {output!r}: there is no folder {str(parent)!r}; make it first")
     if not os.access(parent, os.W_OK) or (Path(output).exists() and not os.access(output, os.W_OK)):
         raise OutputError(f"cannot write {output!r}: permission denied")
+
+
+def check_inputs_kept(output: str, plan: InputPlan, suffix: str = DEFAULT_FORMAT) -> None:
+    """Raises before any computing where a result would take the place of a file that the run reads."""
+    if output in (STANDARD_OUTPUT, NOTHING) or is_remote(output) or plan.total is None:
+        return
+    into = os.path.join(os.path.abspath(output), "") if is_folder(output) else os.path.abspath(output)
+    read = {path for path in map(os.path.abspath, plan.paths) if path.startswith(into)}
+    if not read:
+        return
+    names = (name for name, _ in plan.files) if plan.files is not None else (sample.name for sample in plan)
+    for name in names:
+        path = output_path(output, name, suffix=suffix)
+        if os.path.abspath(path) in read:
+            raise UsageError(f"the result would overwrite {path!r}, which is an input; write it elsewhere with -o")
 
 
 def write_arrays(

@@ -27,6 +27,8 @@ def check_plot_path(path: str | os.PathLike[str]) -> None:
     """Raises before any computing when the ending is not a picture's or matplotlib is not there."""
     if Path(path).suffix.lower() not in _ENDINGS:
         raise UsageError(f"{os.fspath(path)!r} ends in no picture format; end it with {' '.join(_ENDINGS)}")
+    if not Path(path).parent.is_dir():
+        raise OutputError(f"cannot write {os.fspath(path)!r}: there is no folder {str(Path(path).parent)!r}; make it first")
     require("matplotlib")
 
 

@@ -117,7 +117,7 @@ class Session:
         except NetsensError:
             raise
         except Exception as error:  # onnxruntime raises a family of C++ errors without a public root
-            raise RunError(f"onnxruntime cannot load the graph: {short_message(error)}") from error
+            raise RunError(f"onnxruntime cannot load the graph: {short_message(error)}{_remedy(str(error))}") from error
         if keep is not None:
             keep(Program(proto, arrays, self.inputs, self.outputs, self._outer, self.widened))
 
@@ -236,6 +236,15 @@ def _referable(array: Array) -> Array:
     if array.flags.c_contiguous and (array.flags.aligned or platform.machine() in ANYWHERE):
         return array
     return np.array(array, order="C")
+
+
+def _remedy(message: str) -> str:
+    """What mends a graph that onnxruntime refuses, where the refusal tells."""
+    if "is not a registered function/op" in message or "No Op registered for" in message:
+        return ". A custom operator runs only where the model holds it as a function; export it so, or choose layers that don't need it with --of."
+    if "Could not find an implementation" in message:
+        return ". It has no kernel for numbers of this kind; --compute-dtype float32 has the model computed in those that all kernels know."
+    return ""
 
 
 def short_message(error: BaseException) -> str:

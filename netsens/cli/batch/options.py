@@ -23,8 +23,6 @@ def batch_options(command: Command) -> Command:
     """How a batch run goes about it."""
     for option in reversed((
         click.option("--inputs-from", metavar="[NAME=]LIST", help="A list of input files, one a line; - for standard input. One result each."),
-        click.option("--batch-size", type=click.IntRange(1), metavar="N",
-                     help="Rows that one run of the model takes: of different files, where that is exact (default: up to 32 small ones), or of one big file."),
         click.option("--jobs", "-j", type=click.IntRange(1), default=1, show_default=True, metavar="N",
                      help="Worker processes. One reads and writes in threads beside the computing."),
         click.option("--resume", is_flag=True, help="Skip what an earlier run of the same question finished in the folder."),
@@ -34,6 +32,12 @@ def batch_options(command: Command) -> Command:
     )):  # fmt: skip
         command = option(command)
     return command
+
+
+def batch_size_option(command: Command) -> Command:
+    return click.option("--batch-size", type=click.IntRange(1), metavar="N",
+                        help="Rows that one run of the model takes: of different files, where that is exact (default: up to 32 small ones), or of one big file."
+                        )(command)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,14 @@ def threads_for(jobs: int) -> int | None:
 
 def check_destination(destination: str, plan: InputPlan, options: BatchOptions) -> None:
     """Raises before any computing where results could not go to `destination`."""
-    from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, check_output, is_folder
+    from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, check_inputs_kept, check_output, is_folder
     from netsens.report.rows import TABLES
 
     name, suffix = options.format_, Path(destination).suffix.lower()
+    if name is not None and destination == NOTHING:
+        raise click.UsageError(f"--format {name} and -o none contradict each other: nothing is written; leave one of them out.")
+    if options.timings and not is_folder(destination):
+        raise click.UsageError("--timings are kept in the manifest of a folder of results: name one with -o FOLDER/.")
     if destination == STANDARD_OUTPUT and name not in (None, *STREAMED):
         raise click.UsageError(f"--format {name} is written to files; on standard output there are {', '.join(STREAMED)}.")
     if name is not None and destination not in (NOTHING, STANDARD_OUTPUT) and not is_folder(destination) and suffix != f".{name}":
@@ -77,3 +85,4 @@ def check_destination(destination: str, plan: InputPlan, options: BatchOptions) 
         check_output(destination if suffix not in TABLES else str(Path(destination).with_suffix(".csv")))
         return
     check_output(destination, is_batch=plan.is_batch)
+    check_inputs_kept(destination, plan, f".{name or 'npz'}")

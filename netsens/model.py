@@ -466,7 +466,7 @@ class Model:
             raise UsageError(f"The method '{method}' is not auto or autodiff.")
         shapes = tuple((k, v.shape) for k, v in feeds.items())
         key = (of, wrt if isinstance(wrt, str) else tuple(wrt), repr(target), method, shapes, second)
-        if key not in self._prepared:
+        if key not in self._prepared or not self._prepared[key].holds(feeds):
             self._prepared[key] = prepared(self.observed(feeds), feeds, of, wrt, target, lambda g: Session(g, replace(self.options, turns=True)), method == "auto", second)
         found = self._prepared[key]
         for note in found.notes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netsens.analyse.check import CheckReport, check_gradient
-from netsens.analyse.difference import Told
+from netsens.analyse.difference import Told, values_of
 from netsens.errors import NoPathError, UsageError
 from netsens.graph.graph import Array, Graph
 from netsens.jacobian.evaluate import evaluate
@@ -37,7 +37,9 @@ def check_hessian(
     count_kinks: bool = False, progress: Told | None = None,
 ) -> CheckReport:  # fmt: skip
     """Compares the Hessian's product with random numbers, by each tensor of `wrt`, with finite differences of the gradient."""
-    question = ask(graph, feeds, of, wrt, target)
+    question = ask(
+        graph, feeds, of, wrt, target, lambda observer: {name: y.shape for name, y in values_of(observer, feeds, observer.outputs, options).items()}
+    )
     if not question.wrt:
         raise NoPathError(f"'{question.layer}' has a zero gradient by everything asked for, so there is no Hessian to check.")
     second, names = gradient_question(question)

@@ -14,7 +14,7 @@ from netsens.errors import InputError, OutputError, ToleranceError, UsageError
 from netsens.graph.graph import Array, Graph
 from netsens.jacobian.evaluate import evaluate, evaluate_sparse
 from netsens.jacobian.extras import scipy_module
-from netsens.jacobian.linearize import Linearization, Linearizer, Load
+from netsens.jacobian.linearize import Linearization, Linearizer, Load, Runner
 from netsens.jacobian.memory import free_memory, readable
 from netsens.jacobian.passes import Decompressors, Progress
 from netsens.jacobian.plan import Plan
@@ -38,6 +38,7 @@ class Prepared:
     layer: str = ""  # what the user asked for
     plans: dict[Any, Plan] = field(default_factory=dict)
     decompressors: dict[Any, Decompressors] = field(default_factory=dict)
+    observer: Runner | None = None
 
     @property
     def subject(self) -> str:
@@ -46,6 +47,14 @@ class Prepared:
 
     def at(self, feeds: Mapping[str, Array]) -> Point:
         return Point(self, feeds)
+
+    def holds(self, feeds: Mapping[str, Array]) -> bool:
+        """Whether these inputs, of the shapes that this was prepared for, bring about the shapes that depend on values, too."""
+        if self.question.observer is None:
+            return True
+        if self.observer is None:
+            self.observer = self.linearizer.load(self.question.observer)
+        return _shapes(self.observer, feeds) == self.question.seen
 
     def plan(self, mode: str, memory_limit: int | None, whole: bool = True) -> Plan:
         """The plan, made once. One that isn't for a `whole` matrix in memory (sparse, or figures alone) takes no product through a waist."""
@@ -81,7 +90,7 @@ def prepared(
     graph: Graph, feeds: Mapping[str, Array], of: str | None, wrt: str | Sequence[str], target: Target, load: Load, fallback: bool, second: bool
 ) -> Prepared:
     """Names resolved and programs ready to be built, for inputs of these shapes; `second` for the derivative of the gradient."""
-    question = ask(graph, feeds, of, wrt, target)
+    question = ask(graph, feeds, of, wrt, target, lambda observer: _shapes(load(observer), feeds))
     layer = question.layer
     tensors: tuple[str, ...] = ()
     notes = (*question.notes, *question.zeros.values())
@@ -91,6 +100,10 @@ def prepared(
         question, tensors = gradient_question(question, fallback)
     symmetric = question.wrt == tensors and len(tensors) == 1
     return Prepared(question, Linearizer(question.graph, (question.of,), question.wrt, load, fallback, symmetric), tensors, notes, layer)
+
+
+def _shapes(runner: Runner, feeds: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.numpy().shape) for name, value in runner.run_values(feeds).items()}
 
 
 def jacobian(

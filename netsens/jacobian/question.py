@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import netsens.rules  # noqa: F401  # declares every operator
 from netsens.errors import NoPathError, UsageError
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Array, Graph, pruned
 from netsens.graph.names import find_layer, find_wrt, is_group
+from netsens.graph.shapes import known
 from netsens.jacobian.gradient import float_stand_ins, paths
 from netsens.modes.activity import carries
 from netsens.modes.difference import difference_rule
@@ -17,11 +18,15 @@ from netsens.modes.gradient import append_vjp
 from netsens.modes.split import specialised
 from netsens.modes.target import Target, parse_target, select
 
+Shape = tuple[int, ...]
+ShapesOf = Callable[[Graph], Mapping[str, Shape]]  # the shapes that a graph's outputs have at the inputs at hand
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A graph with all shapes known, the value that is differentiated (`of`, which stands for `layer`) and by what. `zeros` are tensors
-    asked for by name whose derivative is zero, with the reason; `notes` are for the user to read."""
+    asked for by name whose derivative is zero, with the reason; `notes` are for the user to read. Where shapes depend on the inputs' values (how many boxes
+    a detector finds), `seen` has those that were met, and `observer` is the graph that gives them out."""
 
     graph: Graph
     of: str
@@ -29,9 +34,11 @@ class Question:
     wrt: tuple[str, ...]
     zeros: Mapping[str, str]
     notes: tuple[str, ...]
+    seen: Mapping[str, Shape] = field(default_factory=dict)
+    observer: Graph | None = None
 
 
-def ask(graph: Graph, feeds: Mapping[str, Array], of: str | None, wrt: str | Sequence[str], target: Target = None) -> Question:
+def ask(graph: Graph, feeds: Mapping[str, Array], of: str | None, wrt: str | Sequence[str], target: Target, shapes_of: ShapesOf) -> Question:
     """The question over inputs of these shapes."""
     layer = find_layer(graph, of)
     if not carries(graph.types.get(layer)):
@@ -44,13 +51,28 @@ def ask(graph: Graph, feeds: Mapping[str, Array], of: str | None, wrt: str | Seq
     # A group means those of its tensors that the layer depends on, so those passed over need no note.
     reached, zeros, _ = paths(graph, chosen, layer, is_group(selectors))
     fixed = specialised(graph, {k: v.shape for k, v in feeds.items()})
+    seen: Mapping[str, Shape] = {}
+    observer = _observer(fixed, layer)
+    if observer is not None:
+        seen = shapes_of(observer)
+        fixed = replace(fixed, types={**fixed.types, **{name: replace(fixed.types[name], shape=shape) for name, shape in seen.items()}})
     y = layer
     if target is not None:
         op = Builder(fixed.copy(), "target")
         y = select(op, op.value(layer), parse_target(target)).name
         fixed = op.graph
     kept = [y, *(w for w in zeros if w not in fixed.inputs and w not in fixed.constants)]
-    return Question(pruned(fixed, kept), y, layer, tuple(reached), zeros, tuple(notes))
+    return Question(pruned(fixed, kept), y, layer, tuple(reached), zeros, tuple(notes), seen, observer)
+
+
+def _observer(graph: Graph, layer: str) -> Graph | None:
+    """A graph whose outputs are the values on the way to a layer whose shapes only a run can tell; None where the layer's own shape is known."""
+    type_ = graph.types.get(layer)
+    if type_ is None or type_.container or known(type_.shape):
+        return None
+    inner = [o for n in pruned(graph, [layer]).nodes for o in n.outputs if o]
+    open_ = [o for o in inner if (t := graph.types.get(o)) is not None and t.dtype and not t.container and not known(t.shape)]
+    return pruned(graph, open_)
 
 
 def gradient_question(question: Question, fallback: bool = True) -> tuple[Question, tuple[str, ...]]:
@@ -69,4 +91,5 @@ def gradient_question(question: Question, fallback: bool = True) -> tuple[Questi
         y = gradients[0]
     else:
         y = op.Concat(*(op.Reshape(g, [-1]) for g in gradients), axis=0)
-    return Question(pruned(op.graph, [y.name]), y.name, f"the gradient of '{question.layer}'", names, {}, question.notes), names
+    whole = pruned(op.graph, [y.name])
+    return Question(whole, y.name, f"the gradient of '{question.layer}'", names, {}, question.notes, question.seen, question.observer), names

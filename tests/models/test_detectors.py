@@ -88,3 +88,29 @@ def test_exported_gradient_finds_the_boxes_anew(tmp_path: Path) -> None:
     gradient = netsens.load(model.grad_model(of="chosen"))
     for x in (X, X[:1], -X):
         np.testing.assert_allclose(gradient.run({"x": x}, "gradient/x")["gradient/x"], model.grad({"x": x}, of="chosen")["x"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The gradient by")
+def test_jacobian_of_as_many_boxes_as_there_are() -> None:
+    """One model, asked again where another number of boxes is found."""
+    model = netsens.load(detector())
+    counts = set()
+    for x in (X, -X, X, np.ascontiguousarray(X[::-1]) / 2):
+        boxes = model.run({"x": x}, "chosen")["chosen"]
+        counts.add(len(boxes))
+        found = model.jacobian({"x": x}, of="chosen")["x"]
+        assert found.shape == (*boxes.shape, *x.shape)
+        np.testing.assert_allclose(found.sum((0, 1)), model.grad({"x": x}, of="chosen")["x"], rtol=1e-4, atol=1e-5)
+        forward = model.jacobian({"x": x}, of="chosen", wrt="b", mode="forward", target="[0]")["b"]
+        np.testing.assert_allclose(forward[0, 1], model.grad({"x": x}, wrt="b", of="chosen", target="[0,1]")["b"], rtol=1e-4, atol=1e-5)
+    assert len(counts) > 1
+
+
+@pytest.mark.filterwarnings("ignore:The gradient by")
+def test_second_derivatives_of_a_box_that_was_selected() -> None:
+    model = netsens.load(detector())
+    along, h = RNG.standard_normal(X.shape).astype(np.float32), np.float32(3e-3)
+    found = model.hvp({"x": X}, {"x": along}, of="chosen", target="[0,2]")["x"]
+    above, below = (model.grad({"x": X + s * h * along}, of="chosen", target="[0,2]")["x"] for s in (1, -1))
+    assert found.any()
+    np.testing.assert_allclose(found, (above - below) / (2 * h), atol=2e-2 * np.abs(found).max())

@@ -14,6 +14,7 @@ import numpy as np
 from netsens.errors import InputError, NetsensWarning, RunError, ToleranceError, UsageError
 from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.graph import Array, Graph, TensorType, pruned, walk
+from netsens.graph.names import selectors_of
 from netsens.run.feeds import Feeds, fed, fitted, symbol_lengths
 from netsens.run.session import Program, RunOptions, Session
 
@@ -48,6 +49,8 @@ def load(
         raise UsageError(f"compute_dtype is 'float32' or 'float64', and '{compute_dtype}' was given.")
     if quantized not in ("zero", "straight-through"):
         raise UsageError(f"quantized is 'zero' or 'straight-through', and '{quantized}' was given.")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise UsageError(f"threads is a whole number from 1 on, or None for onnxruntime's own choice, and {threads!r} was given.")
     read = partial(_read_graph, source, compute_dtype)
     path = Path(source) if isinstance(source, (str, Path)) else None
     kept = _kept(path, {"quantized": quantized, "compute_dtype": compute_dtype, "provider": provider}) if cache and path is not None else None
@@ -397,7 +400,8 @@ class Model:
         keep_outputs: bool = False, feeds: Mapping[str, Array] | None = None, method: str = "auto", finite_only: bool = False,
     ) -> GradientPlan:  # fmt: skip
         """The gradient graph for a question, built once."""
-        question = (wrt if isinstance(wrt, str) else tuple(wrt), of, repr(target), cotangent, keep_outputs, method, finite_only)
+        wrt = selectors_of(wrt)
+        question = (tuple(wrt), of, repr(target), cotangent, keep_outputs, method, finite_only)
         kept = self._kept if feeds is not None and (target is None or isinstance(target, (str, int))) and None not in symbol_lengths(self.inputs, feeds).values() else None
         if kept is not None:
             key: tuple[Any, ...] = ("kept", *question)
@@ -465,7 +469,8 @@ class Model:
         if method not in ("auto", "autodiff"):
             raise UsageError(f"The method '{method}' is not auto or autodiff.")
         shapes = tuple((k, v.shape) for k, v in feeds.items())
-        key = (of, wrt if isinstance(wrt, str) else tuple(wrt), repr(target), method, shapes, second)
+        wrt = selectors_of(wrt)
+        key = (of, tuple(wrt), repr(target), method, shapes, second)
         if key not in self._prepared or not self._prepared[key].holds(feeds):
             self._prepared[key] = prepared(self.observed(feeds), feeds, of, wrt, target, lambda g: Session(g, replace(self.options, turns=True)), method == "auto", second)
         found = self._prepared[key]

@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from netsens.errors import NotFoundError
+from netsens.errors import NotFoundError, UsageError
 from netsens.graph.graph import Graph, Node
 from netsens.graph.read import is_float
 from netsens.graph.shapes import BOOL, INT64
@@ -18,6 +18,8 @@ _GLOB = set("*?[")
 def find_layer(graph: Graph, selector: str | None) -> str:
     """The value that `--of` names: an output, or any layer by node name, value name or a unique end of either. None is the first output that holds floats.
     Of a ZipMap, whose output is a list of dictionaries, it is the tensor that they are made from."""
+    if selector is not None and not isinstance(selector, str):
+        raise UsageError(f"A layer is chosen by its name, and {selector!r} was given.")
     found = _named_layer(graph, selector)
     for node in graph.nodes:
         if node.op == "ZipMap" and found in node.outputs:
@@ -52,6 +54,17 @@ def _named_layer(graph: Graph, selector: str | None) -> str:
     if found:
         raise NotFoundError(f"'{selector}' names {len(found)} layers: {_listed(found)}. Give a longer name.")
     raise NotFoundError(f"There is no layer '{selector}'{_nearest(selector, [name for name, _ in labels])}")
+
+
+def selectors_of(wrt: str | Sequence[str]) -> list[str]:
+    """What is differentiated by, as a list of selectors."""
+    chosen = [wrt] if isinstance(wrt, str) else list(wrt) if isinstance(wrt, Iterable) else [wrt]
+    if not chosen:
+        raise UsageError("Nothing is named to differentiate by: give --wrt a name, inputs, params or all.")
+    for selector in chosen:
+        if not isinstance(selector, str):
+            raise UsageError(f"What is differentiated by is chosen by name, and {selector!r} was given.")
+    return chosen
 
 
 def find_wrt(graph: Graph, selectors: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import netsens.rules  # noqa: F401  # declares every operator
 from netsens.errors import NoPathError, UsageError
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Graph, pruned
-from netsens.graph.names import find_layer, find_wrt, is_group
+from netsens.graph.names import find_layer, find_wrt, is_group, selectors_of
 from netsens.jacobian.gradient_plan import GradientPlan
 from netsens.modes.activity import Cut, active_values, carries, cuts_between, depends
 from netsens.modes.difference import difference_rule
@@ -30,7 +30,7 @@ def plan_gradient(
     layer = find_layer(graph, of)
     if not carries(graph.types.get(layer)):
         raise NoPathError(f"'{layer}' holds no floating point numbers, so it has no gradient; choose another layer with --of.")
-    selectors = [wrt] if isinstance(wrt, str) else list(wrt)
+    selectors = selectors_of(wrt)
     chosen = find_wrt(graph, selectors)
     if not chosen:
         raise UsageError(f"The model has nothing that --wrt {' '.join(selectors)} could mean.")

@@ -9,7 +9,7 @@ import netsens.rules  # noqa: F401  # declares every operator
 from netsens.errors import NoPathError, UsageError
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Array, Graph, pruned
-from netsens.graph.names import find_layer, find_wrt, is_group
+from netsens.graph.names import find_layer, find_wrt, is_group, selectors_of
 from netsens.graph.shapes import known
 from netsens.jacobian.gradient import float_stand_ins, paths
 from netsens.modes.activity import carries
@@ -43,7 +43,7 @@ def ask(graph: Graph, feeds: Mapping[str, Array], of: str | None, wrt: str | Seq
     layer = find_layer(graph, of)
     if not carries(graph.types.get(layer)):
         raise NoPathError(f"'{layer}' holds no floating point numbers, so it has no Jacobian; choose another layer with --of.")
-    selectors = [wrt] if isinstance(wrt, str) else list(wrt)
+    selectors = selectors_of(wrt)
     chosen = find_wrt(graph, selectors)
     if not chosen:
         raise UsageError(f"The model has nothing that --wrt {' '.join(selectors)} could mean.")

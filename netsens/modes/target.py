@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,20 @@ _ITEM = re.compile(r"^(-?\d+)?(:)?(-?\d+)?(?::(-?\d+)?)?$")
 
 def parse_target(text: str | int | Sequence[Any] | slice | None) -> Target:
     """`3`, `0,2`, `[:,3]`, `argmax`, or the same as Python objects."""
-    if text is None or isinstance(text, (bool, int, slice)):
+    if isinstance(text, (bool, np.bool_)):
+        raise _no_target(text)
+    if text is None or isinstance(text, (int, slice)):
         return (text,) if isinstance(text, slice) else text
     if isinstance(text, np.integer):
         return int(text)
     if isinstance(text, tuple):
         return text
     if not isinstance(text, str):
-        return [int(v) for v in text]
+        if isinstance(text, Iterable):
+            chosen = list(text)
+            if all(isinstance(v, (int, np.integer)) and not isinstance(v, (bool, np.bool_)) for v in chosen):
+                return [int(v) for v in chosen]
+        raise _no_target(text)
     written = text.strip()
     if written == "argmax":
         return written
@@ -39,7 +45,11 @@ def parse_target(text: str | int | Sequence[Any] | slice | None) -> Target:
             return (_item(written),)
         return int(written)
     except ValueError:
-        raise UsageError(f"The target '{text}' is not an index (3), several (0,2), a slice as NumPy writes it ([:,3]), or argmax.") from None
+        raise _no_target(text) from None
+
+
+def _no_target(given: object) -> UsageError:
+    return UsageError(f"The target '{given}' is not an index (3), several (0,2), a slice as NumPy writes it ([:,3]), or argmax.")
 
 
 def _item(text: str) -> int | slice | Any:

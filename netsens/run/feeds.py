@@ -44,7 +44,11 @@ def fitted(name: str, given: Any, type_: TensorType) -> Array:
     if array.dtype != dtype:
         if (dtype.kind in "iu" and array.dtype.kind not in "iub") or (dtype.kind == "f" and array.dtype.kind not in "fiub"):
             raise InputError(f"'{name}' holds {array.dtype} numbers, and the model wants {dtype}.")
-        array = array.astype(dtype)
+        with np.errstate(over="ignore"):  # said in words that name the input
+            converted = array.astype(dtype)
+        if dtype.kind == "f" and array.dtype.kind == "f" and bool(np.any(np.isinf(converted) & np.isfinite(array))):
+            raise InputError(f"'{name}' holds numbers that do not fit the model's {dtype}; scale or clip them first.")
+        array = converted
     if type_.shape is not None:
         fits = len(type_.shape) == array.ndim and all(not isinstance(d, int) or d == s for d, s in zip(type_.shape, array.shape, strict=True))
         if not fits:

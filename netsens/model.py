@@ -226,9 +226,7 @@ class Model:
         warnings.warn("Some inner values are not finite, and the layer does not read them: they are passed over.", NetsensWarning, stacklevel=3)
         return again
 
-    def grad_model(
-        self, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, *, cotangent: bool = False
-    ) -> onnx.ModelProto:
+    def grad_model(self, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, *, cotangent: bool = False) -> onnx.ModelProto:
         """The gradient model as plain ONNX: the model's own outputs, then `gradient/NAME` for each tensor of `wrt`. With `cotangent` it
         has one more input, an output gradient of the shape of `of`."""
         from netsens.graph.save import model_proto
@@ -402,7 +400,11 @@ class Model:
         """The gradient graph for a question, built once."""
         wrt = selectors_of(wrt)
         question = (tuple(wrt), of, repr(target), cotangent, keep_outputs, method, finite_only)
-        kept = self._kept if feeds is not None and (target is None or isinstance(target, (str, int))) and None not in symbol_lengths(self.inputs, feeds).values() else None
+        kept = (
+            self._kept
+            if feeds is not None and (target is None or isinstance(target, (str, int))) and None not in symbol_lengths(self.inputs, feeds).values()
+            else None
+        )
         if kept is not None:
             key: tuple[Any, ...] = ("kept", *question)
             if key not in self._plans:
@@ -472,7 +474,9 @@ class Model:
         wrt = selectors_of(wrt)
         key = (of, tuple(wrt), repr(target), method, shapes, second)
         if key not in self._prepared or not self._prepared[key].holds(feeds):
-            self._prepared[key] = prepared(self.observed(feeds), feeds, of, wrt, target, lambda g: Session(g, replace(self.options, turns=True)), method == "auto", second)
+            self._prepared[key] = prepared(
+                self.observed(feeds), feeds, of, wrt, target, lambda g: Session(g, replace(self.options, turns=True)), method == "auto", second
+            )
         found = self._prepared[key]
         for note in found.notes:
             warnings.warn(note, NetsensWarning, stacklevel=3)
@@ -555,7 +559,18 @@ class Model:
             shape = self.value(plan.of, feeds).shape
         return fitted(f"cotangent of {plan.of}", cotangent, TensorType(known.dtype if known else 1, shape))
 
-    def _per_sample(self, feeds: dict[str, Array], wrt: str | Sequence[str], of: str | None, target: Target, cotangent: Any, method: str, memory_limit: int | None, step: float | None, progress: Callable[[int, int], None] | None) -> dict[str, Array]:
+    def _per_sample(
+        self,
+        feeds: dict[str, Array],
+        wrt: str | Sequence[str],
+        of: str | None,
+        target: Target,
+        cotangent: Any,
+        method: str,
+        memory_limit: int | None,
+        step: float | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> dict[str, Array]:
         sizes = {array.shape[0] for array in feeds.values() if array.ndim}
         if len(sizes) != 1:
             raise UsageError("--per-sample needs inputs that share their first axis, the batch.")

@@ -15,18 +15,7 @@ from torch import nn
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 100, 1e-2, 2.0
 ROWS = 5
 # scikit-learn calls the last six s1 to s6; these are the meanings that its description of the data gives them.
-COLUMNS = (
-    "age",
-    "sex",
-    "bmi",
-    "blood_pressure",
-    "total_cholesterol",
-    "ldl",
-    "hdl",
-    "cholesterol_ratio",
-    "log_triglycerides",
-    "glucose",
-)
+COLUMNS = ("age", "sex", "bmi", "blood_pressure", "total_cholesterol", "ldl", "hdl", "cholesterol_ratio", "log_triglycerides", "glucose")
 
 
 class Perceptron(nn.Module):

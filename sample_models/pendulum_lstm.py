@@ -102,9 +102,7 @@ def make(folder: Path) -> str:
         constant("direction_axis", [0], np.int64),
         # [N, 32, 1] -> [32, N, 1], time first
         node("Transpose", ["series"], "time_first", perm=[1, 0, 2]),
-        helper.make_node(
-            "LSTM", ["time_first", "lstm.W", "lstm.R", "lstm.B"], ["", "last_hidden"], name="lstm", hidden_size=HIDDEN
-        ),
+        helper.make_node("LSTM", ["time_first", "lstm.W", "lstm.R", "lstm.B"], ["", "last_hidden"], name="lstm", hidden_size=HIDDEN),
         # [1, N, 16] -> [N, 16]
         node("Squeeze", ["last_hidden", "direction_axis"], "hidden"),
         node("Gemm", ["hidden", "fc.weight", "fc.bias"], "next", name="fc", transB=1),

@@ -110,10 +110,7 @@ def train(tokens: torch.Tensor, labels: torch.Tensor) -> Classifier:
 
 def linear(value: str, layer: str) -> list[NodeProto]:
     """A linear layer over the last axis, as its own two nodes; the second has the layer's name."""
-    return [
-        node("MatMul", [value, f"{layer}.weight"], f"{layer}.matmul"),
-        node("Add", [f"{layer}.matmul", f"{layer}.bias"], layer),
-    ]
+    return [node("MatMul", [value, f"{layer}.weight"], f"{layer}.matmul"), node("Add", [f"{layer}.matmul", f"{layer}.bias"], layer)]
 
 
 def graph_nodes() -> list[NodeProto]:

@@ -1,6 +1,6 @@
 """The parts of README.md that are generated: the help texts and the table of operators.
 
-    python -m tests.readme --write     brings README.md up to date; a test says when that is due."""
+python -m tests.readme --write     brings README.md up to date; a test says when that is due."""
 
 from __future__ import annotations
 

@@ -39,10 +39,11 @@ class AggregateOptions:
     def __post_init__(self) -> None:
         wrong = [s for s in self.statistics if s not in STATISTICS and _quantile(s) is None]
         if wrong or not self.statistics:
-            raise UsageError(f"--aggregate takes {', '.join(STATISTICS)} or one of them (q50, q99.9) with commas between, not {', '.join(map(repr, wrong)) or 'nothing'}.")
+            raise UsageError(
+                f"--aggregate takes {', '.join(STATISTICS)} or one of them (q50, q99.9) with commas between, not {', '.join(map(repr, wrong)) or 'nothing'}."
+            )
         if self.units not in UNITS:
             raise UsageError(f"--units is {', '.join(UNITS)}, not '{self.units}'.")
-
 
     @property
     def columns(self) -> dict[str, float | None]:
@@ -247,7 +248,9 @@ class Aggregate:
                     rows = _elasticity(name, rows, inputs[name] if by_row else inputs[name][None], outputs)
             tensor = self.tensors.setdefault(name, Tensor(rows.shape[1:]))
             if tensor.shape != rows.shape[1:]:
-                raise UsageError(f"The gradients by '{name}' have the shapes {tensor.shape} and {rows.shape[1:]}, which have no mean; give inputs of one shape.")
+                raise UsageError(
+                    f"The gradients by '{name}' have the shapes {tensor.shape} and {rows.shape[1:]}, which have no mean; give inputs of one shape."
+                )
             tensor.features = tensor.features or tuple(features.get(name, ()))
             tensor.moments.add(rows)
             if any(q is not None for q in self.options.columns.values()):

@@ -37,9 +37,7 @@ def check_hessian(
     count_kinks: bool = False, progress: Told | None = None,
 ) -> CheckReport:  # fmt: skip
     """Compares the Hessian's product with random numbers, by each tensor of `wrt`, with finite differences of the gradient."""
-    question = ask(
-        graph, feeds, of, wrt, target, lambda observer: {name: y.shape for name, y in values_of(observer, feeds, observer.outputs, options).items()}
-    )
+    question = ask(graph, feeds, of, wrt, target, lambda observer: {name: y.shape for name, y in values_of(observer, feeds, observer.outputs, options).items()})
     if not question.wrt:
         raise NoPathError(f"'{question.layer}' has a zero gradient by everything asked for, so there is no Hessian to check.")
     second, names = gradient_question(question)

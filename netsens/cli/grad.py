@@ -80,7 +80,9 @@ def grad(
     from netsens.report.plot import check_plot_path
 
     with say.warnings_as_notes():
-        loaded = netsens.load(path, provider=provider, threads=threads or batch.threads_for(jobs), quantized=quantized, compute_dtype=compute_dtype, cache=options.caches())
+        loaded = netsens.load(
+            path, provider=provider, threads=threads or batch.threads_for(jobs), quantized=quantized, compute_dtype=compute_dtype, cache=options.caches()
+        )
         specs = options.input_specs(loaded)
         plan = plan_inputs(inputs, specs, shapes=options.parse_shapes(shapes, specs), stdin=sys.stdin.buffer, inputs_from=inputs_from, image=image)
         if not inputs and specs and inputs_from is None:

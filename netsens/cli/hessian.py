@@ -57,7 +57,9 @@ def hessian(
     say = options.messages(quiet, verbose, no_progress)
     if vectors and (sparse or mode != "auto"):
         option = "--sparse" if sparse else "--mode"
-        raise click.UsageError(f"--vector and {option} exclude each other: the product with a vector takes one pass, and no matrix is made. Leave one of them out.")
+        raise click.UsageError(
+            f"--vector and {option} exclude each other: the product with a vector takes one pass, and no matrix is made. Leave one of them out."
+        )
     path = options.resolve_model(model, say)
 
     import netsens

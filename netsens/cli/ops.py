@@ -23,7 +23,9 @@ Examples:
 @click.option("--status", type=click.Choice(["exact", "expanded", "flat", "refused", "differenced"]), help="Only operators of this status.")
 @options.summary_option
 @options.message_options
-def ops(model: str | None, domain: str | None, opset: int | None, status: str | None, summary: str | None, quiet: bool, verbose: bool, no_progress: bool) -> int:
+def ops(
+    model: str | None, domain: str | None, opset: int | None, status: str | None, summary: str | None, quiet: bool, verbose: bool, no_progress: bool
+) -> int:
     """All operators with their status, or the verdict on a model.
 
     exact: a rule of its own; expanded: differentiated through simpler operators; flat: its derivative is zero by definition; refused: it has no
@@ -45,7 +47,9 @@ def ops(model: str | None, domain: str | None, opset: int | None, status: str | 
         ]
     else:
         if wanted is not None and wanted not in DOMAINS:
-            raise click.BadParameter(f"there is no domain '{domain}' in the list; there are {', '.join(d or 'ai.onnx' for d in DOMAINS)}.", param_hint="'--domain'")
+            raise click.BadParameter(
+                f"there is no domain '{domain}' in the list; there are {', '.join(d or 'ai.onnx' for d in DOMAINS)}.", param_hint="'--domain'"
+            )
         rows = [{"operator": s.qualified, "since": s.since, "status": s.status, "why": s.why} for s in operator_table(wanted, opset)]
     rows = [row for row in rows if status is None or row["status"] == status]
     kind = summary or default_kind(sys.stdout)

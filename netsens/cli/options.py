@@ -71,14 +71,21 @@ def output_option(command: Command) -> Command:
 
 
 def summary_option(command: Command) -> Command:
-    return click.option("--summary", type=click.Choice(SUMMARIES), help="The summary on standard output. Default: table on a terminal, json in a pipe.")(command)
+    return click.option("--summary", type=click.Choice(SUMMARIES), help="The summary on standard output. Default: table on a terminal, json in a pipe.")(
+        command
+    )
 
 
 def run_options(command: Command) -> Command:
     return _together(
         click.option("--provider", default="auto", show_default=True, help="onnxruntime's execution provider: auto, cpu, cuda, ..."),
-        click.option("--quantized", type=click.Choice(["zero", "straight-through"]), default="zero", show_default=True,
-                     help="What rounding to quantised integers does to a derivative: its true zero, or it passes where nothing saturates."),
+        click.option(
+            "--quantized",
+            type=click.Choice(["zero", "straight-through"]),
+            default="zero",
+            show_default=True,
+            help="What rounding to quantised integers does to a derivative: its true zero, or it passes where nothing saturates.",
+        ),
         click.option("--compute-dtype", type=click.Choice(["float32", "float64"]), help="Compute the whole model in this precision. Default: its own."),
         click.option("--threads", type=click.IntRange(1), help="onnxruntime's threads. Default: its own choice."),
     )(command)
@@ -190,4 +197,9 @@ def caches() -> bool:
 
 
 def memory_option(command: Command) -> Command:
-    return click.option("--memory-limit", type=Bytes(), metavar="SIZE", help="The most memory that results and buffers may take, as 1GiB; grad keeps less and computes more again.")(command)
+    return click.option(
+        "--memory-limit",
+        type=Bytes(),
+        metavar="SIZE",
+        help="The most memory that results and buffers may take, as 1GiB; grad keeps less and computes more again.",
+    )(command)

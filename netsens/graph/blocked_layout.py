@@ -35,8 +35,7 @@ def without_blocked_layout(graph: Graph, block: int) -> Graph:
     plain = settled(replace(graph, nodes=rewriting.nodes, constants=constants, domains={**domains, "com.microsoft": 1}))
     # Where the channels fill whole blocks, nothing was added to them.
     nodes = [
-        Node("Identity", node.inputs[:1], node.outputs) if node.outputs[0] in rewriting.padded and _pads_nothing(node, plain) else node
-        for node in plain.nodes
+        Node("Identity", node.inputs[:1], node.outputs) if node.outputs[0] in rewriting.padded and _pads_nothing(node, plain) else node for node in plain.nodes
     ]
     return replace(plain, nodes=nodes)
 

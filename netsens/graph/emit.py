@@ -304,9 +304,14 @@ class Builder:
         self, op: str, domain: str, inputs: Sequence[Value | None], names: tuple[str, ...], attributes: dict[str, Any], outputs: int, linear: bool
     ) -> tuple[str, ...]:
         constants = [None if i is None or (linear and i.linear) else self.constant_of(i) for i in inputs]
-        if outputs == 1 and not domain and inputs and all(
-            c is not None and c.size <= _FOLD_ELEMENTS and (i is None or i.name in self._literals or c.dtype.kind in "iub")
-            for i, c in zip(inputs, constants, strict=True)
+        if (
+            outputs == 1
+            and not domain
+            and inputs
+            and all(
+                c is not None and c.size <= _FOLD_ELEMENTS and (i is None or i.name in self._literals or c.dtype.kind in "iub")
+                for i, c in zip(inputs, constants, strict=True)
+            )
         ):
             folded = fold(op, [c for c in constants if c is not None], attributes)
             if folded is not None:
@@ -625,7 +630,9 @@ def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attribute
                 return x
         case "Shape" if known(x.type.shape):
             return op.constant(np.asarray(x.shape[attributes.get("start", 0) : attributes.get("end")], np.int64))
-        case "ReduceSum" | "ReduceMean" | "ReduceMax" if y is not None and y.constant is not None and y.constant.size == 0 and attributes.get("noop_with_empty_axes"):
+        case "ReduceSum" | "ReduceMean" | "ReduceMax" if (
+            y is not None and y.constant is not None and y.constant.size == 0 and attributes.get("noop_with_empty_axes")
+        ):
             return x
     return None
 

@@ -65,10 +65,7 @@ class Node:
         """The same node over other value names (subgraphs' captured values too)."""
         attributes = {k: v.renamed(mapping) if isinstance(v, Graph) else v for k, v in self.attributes.items()}
         return replace(
-            self,
-            inputs=tuple(mapping.get(i, i) for i in self.inputs),
-            outputs=tuple(mapping.get(o, o) for o in self.outputs),
-            attributes=attributes,
+            self, inputs=tuple(mapping.get(i, i) for i in self.inputs), outputs=tuple(mapping.get(o, o) for o in self.outputs), attributes=attributes
         )
 
 

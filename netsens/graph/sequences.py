@@ -226,7 +226,10 @@ class _Resolver:
 
     def chunk(self, known: Chunks, which: str, output: str) -> None:
         """One of the stretches, counted from the end where the number is negative."""
-        at, size = self.emit("Reshape", [which, self.vector(1, output)], f"{output}/at"), self.emit("Reshape", [known.size, self.vector(1, output)], f"{output}/size")
+        at, size = (
+            self.emit("Reshape", [which, self.vector(1, output)], f"{output}/at"),
+            self.emit("Reshape", [known.size, self.vector(1, output)], f"{output}/size"),
+        )
         from_end = self.emit("Add", [at, self.chunk_count(known, output)], f"{output}/from_end")
         at = self.emit("Where", [self.emit("Less", [at, self.vector(0, output)], f"{output}/back"), from_end, at], f"{output}/number")
         begin = self.emit("Mul", [at, size], f"{output}/begin")

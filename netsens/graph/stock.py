@@ -65,7 +65,9 @@ def with_whole_pads(graph: Graph) -> Graph:
         if given is not None:
             constants[pads] = np.append(given, 0)[order].astype(np.int64)
         else:
-            none, places, amounts = (fresh(f"{pads}/{what}", shape) for what, shape in (("none", (1,)), ("order", (2 * rank,)), ("given", (2 * len(axes) + 1,))))
+            none, places, amounts = (
+                fresh(f"{pads}/{what}", shape) for what, shape in (("none", (1,)), ("order", (2 * rank,)), ("given", (2 * len(axes) + 1,)))
+            )
             constants[none], constants[places] = np.zeros(1, np.int64), np.asarray(order, np.int64)
             nodes.append(Node("Concat", (node.inputs[1], none), (amounts,), {"axis": 0}))
             nodes.append(Node("Gather", (amounts, places), (pads,), {"axis": 0}))

@@ -276,8 +276,7 @@ def resize(node: Node, lift: Lift) -> Node:
         rounding = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}.get(attributes.get("nearest_mode", "round_prefer_floor"))
         if attributes.get("mode", "nearest") != "nearest" or rounding is None:
             raise UnsupportedError(
-                f"{node.label} uses 'tf_half_pixel_for_nn', which ONNX dropped, in a form that has no newer equal; "
-                "export the model at opset 13 or newer."
+                f"{node.label} uses 'tf_half_pixel_for_nn', which ONNX dropped, in a form that has no newer equal; export the model at opset 13 or newer."
             )
         attributes |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": rounding}
     inputs = [node.inputs[0], *(i if not stands_for_absent(lift, i) else "" for i in node.inputs[1:])]

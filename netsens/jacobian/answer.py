@@ -131,8 +131,11 @@ def jacobian(
         if (limit := _exceeded(needed, memory_limit)) is not None:
             raise ToleranceError(
                 f"{prepared.subject} takes {readable(needed)}, and {readable(limit)} may be used; "
-                + ("choose one tensor with --wrt, which can go to a file (-o H.npy)." if len(prepared.tensors) > 1 else
-                   "write it to files (-o FOLDER/), take --sparse where it has structure, or narrow it with --wrt or --target.")
+                + (
+                    "choose one tensor with --wrt, which can go to a file (-o H.npy)."
+                    if len(prepared.tensors) > 1
+                    else "write it to files (-o FOLDER/), take --sparse where it has structure, or narrow it with --wrt or --target."
+                )
             )
         result = evaluate(point, plan, per_sample=per_sample, progress=progress, decompressors=prepared.decompress(plan, per_sample), last=True)
         return result | {w: np.zeros(out + lin.shape(w), dtype) for w in question.zeros}
@@ -150,7 +153,9 @@ def jacobian(
     return {w: done[w] for w in (*plan.wrt, *question.zeros)}
 
 
-def sparse_file(point: Linearization, path: str | os.PathLike[str], *, mode: str = "auto", memory_limit: int | None = None, progress: Progress | None = None) -> Any:
+def sparse_file(
+    point: Linearization, path: str | os.PathLike[str], *, mode: str = "auto", memory_limit: int | None = None, progress: Progress | None = None
+) -> Any:
     """The Jacobian by all tensors side by side as one CSR array that reads from the .npz file it was written to, block by block; and where each
     tensor's columns start."""
     assert isinstance(point, Point)

@@ -87,7 +87,9 @@ def constant_sum_note(graph: Graph, layer: str) -> list[str]:
     producer = graph.producers().get(layer)
     if producer is None or producer.op != "Softmax" or producer.domain:
         return []
-    return [f"the components of '{layer}' are a softmax, so their sum is constant and its gradient is zero up to rounding; choose some with --target, or what is before it with --of."]
+    return [
+        f"the components of '{layer}' are a softmax, so their sum is constant and its gradient is zero up to rounding; choose some with --target, or what is before it with --of."
+    ]
 
 
 def quantised_note(graph: Graph, wrt: Sequence[str]) -> list[str]:
@@ -163,7 +165,9 @@ def paths(graph: Graph, chosen: Sequence[str], of: str, group: bool) -> tuple[li
     for name, found in cuts.items():
         zeros[name] = f"The gradient by '{name}' is zero: {found[0].node.label} cuts the path to '{of}' ({found[0].why})."
     if group:
-        note = f"{len(detached)} tensors do not reach '{of}' and are left out ({', '.join(repr(d) for d in detached[:3])}{', ...' if len(detached) > 3 else ''})."
+        note = (
+            f"{len(detached)} tensors do not reach '{of}' and are left out ({', '.join(repr(d) for d in detached[:3])}{', ...' if len(detached) > 3 else ''})."
+        )
         return reached, zeros, note if detached else ""
     for name in detached:
         zeros[name] = f"The gradient by '{name}' is zero: '{of}' does not depend on it."

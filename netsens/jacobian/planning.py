@@ -23,7 +23,9 @@ def make_plan(lin: Linearizer, of: str | None = None, mode: str = "auto", memory
     waist = find_waist(lin, plan.of, tuple(plan.relations), plan.passes if mode == "auto" else None, memory_limit)
     if mode == "mixed":
         if waist is None:
-            raise UsageError(f"There is no narrow waist between {', '.join([*plan.relations][:3])} and '{plan.of}' to multiply two Jacobians through; use --mode auto.")
+            raise UsageError(
+                f"There is no narrow waist between {', '.join([*plan.relations][:3])} and '{plan.of}' to multiply two Jacobians through; use --mode auto."
+            )
         return replace(plan, mode="mixed", parts=(), asked=mode, considered={"mixed": waist.cost}, waist=waist)
     if waist is None:
         return plan

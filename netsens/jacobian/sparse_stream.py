@@ -52,7 +52,9 @@ def stream_sparse(linearization: Linearization, plan: Plan, path: str | os.PathL
     return whole, column_of
 
 
-def _fill(linearization: Linearization, plan: Plan, indices: Array, data: Array, next_place: Array, column_of: dict[str, int], progress: Progress | None) -> None:
+def _fill(
+    linearization: Linearization, plan: Plan, indices: Array, data: Array, next_place: Array, column_of: dict[str, int], progress: Progress | None
+) -> None:
     """Each entry to the next free place of its row."""
     write = Decompressors(plan)
     for found in passes(linearization, plan, progress):

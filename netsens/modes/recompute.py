@@ -15,7 +15,22 @@ from netsens.graph.emit import NEVER_SHARED
 from netsens.graph.graph import Graph, Node, TensorType, pruned
 
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}  # they hand on the memory of what they read
-ELEMENTWISE = {"Relu", "Add", "Sub", "Mul", "Div", "Clip", "Sigmoid", "Tanh", "Exp", "Sqrt", "Neg", "BatchNormalization", "Gelu", "Erf"}  # and these write over it
+ELEMENTWISE = {
+    "Relu",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Clip",
+    "Sigmoid",
+    "Tanh",
+    "Exp",
+    "Sqrt",
+    "Neg",
+    "BatchNormalization",
+    "Gelu",
+    "Erf",
+}  # and these write over it
 INT64 = 7
 
 
@@ -125,7 +140,13 @@ def _arriving(cotangents: Mapping[str, str], place: Mapping[str, int], segment: 
 
 
 def _again(
-    graph: Graph, nodes: list[Node], segment: int, wanted: Sequence[str], makers: Mapping[str, Node], place: Mapping[str, int], crossing: set[str],
+    graph: Graph,
+    nodes: list[Node],
+    segment: int,
+    wanted: Sequence[str],
+    makers: Mapping[str, Node],
+    place: Mapping[str, int],
+    crossing: set[str],
     arriving: str | None,
 ) -> dict[str, str]:
     """Appends what computes the wanted values of a segment again, from values that are kept."""
@@ -160,7 +181,11 @@ def _again(
 def _late_zero(graph: Graph, nodes: list[Node], arriving: str, segment: int) -> str:
     """The number 0, [1], that is known when the cotangent is: whether its first element is above infinity. Nothing tells that before it runs."""
     name = f"again/{segment}"
-    graph.constants |= {f"{name}/all": np.asarray([-1]), f"{name}/first": np.asarray([0]), f"{name}/infinity": np.asarray(np.inf, numpy_dtype(graph.types[arriving].dtype))}
+    graph.constants |= {
+        f"{name}/all": np.asarray([-1]),
+        f"{name}/first": np.asarray([0]),
+        f"{name}/infinity": np.asarray(np.inf, numpy_dtype(graph.types[arriving].dtype)),
+    }
     nodes += [
         Node("Reshape", (arriving, f"{name}/all"), (f"{name}/flat",)),
         Node("Gather", (f"{name}/flat", f"{name}/first"), (f"{name}/element",), {"axis": 0}),
@@ -168,7 +193,12 @@ def _late_zero(graph: Graph, nodes: list[Node], arriving: str, segment: int) -> 
         Node("Cast", (f"{name}/above",), (f"{name}/zero",), {"to": INT64}),
     ]
     dtype = graph.types[arriving].dtype
-    for part, type_ in (("flat", TensorType(dtype, (None,))), ("element", TensorType(dtype, (1,))), ("above", TensorType(9, (1,))), ("zero", TensorType(INT64, (1,)))):
+    for part, type_ in (
+        ("flat", TensorType(dtype, (None,))),
+        ("element", TensorType(dtype, (1,))),
+        ("above", TensorType(9, (1,))),
+        ("zero", TensorType(INT64, (1,))),
+    ):
         graph.types[f"{name}/{part}"] = type_
     return f"{name}/zero"
 

@@ -71,7 +71,9 @@ def separable(question: Any, sample: Sample) -> str:
     if not isinstance(question, GradientQuestion):
         return "only gradients are computed by rows"
     first = replace(sample, arrays={k: a[:1] for k, a in sample.arrays.items()})
-    others = [replace(sample, arrays={k: a[n : n + 1] for k, a in sample.arrays.items()}) for n in range(1, 4) if all(len(a) > n for a in sample.arrays.values())]
+    others = [
+        replace(sample, arrays={k: a[n : n + 1] for k, a in sample.arrays.items()}) for n in range(1, 4) if all(len(a) > n for a in sample.arrays.values())
+    ]
     return gathering(question, first, 4, others)[1]
 
 
@@ -166,5 +168,3 @@ def _close(a: Array, b: Array) -> bool:
     scale = max(np.abs(wide_b).max(initial=0), np.abs(wide_a).max(initial=0))
     tolerance = {2: 5e-2, 4: 1e-3}.get(b.dtype.itemsize, 1e-8)
     return bool(scale == 0 or np.abs(wide_a - wide_b).max(initial=0) <= tolerance * scale)
-
-

@@ -102,7 +102,9 @@ class Manifest:
         except OSError as error:
             self._close()
             if error.errno in FULL:
-                raise DiskFullError(f"cannot write '{self.path}': {error.strerror}; the results so far are whole: make room, then go on with --resume") from error
+                raise DiskFullError(
+                    f"cannot write '{self.path}': {error.strerror}; the results so far are whole: make room, then go on with --resume"
+                ) from error
             raise unwritable(self.path, error) from error
 
     def finish(self, timings: bool) -> None:

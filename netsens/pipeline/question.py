@@ -135,7 +135,12 @@ class JacobianQuestion:
             return Answer({}, self._with_singular_values(point, [f.row() for f in figures(point, plan, None).values()]))
         files = str(Path(folder) / sample.name) if folder is not None and not roomy else None
         found = jacobian(point, mode=self.mode, sparse=self.sparse, per_sample=self.per_sample, memory_limit=self.memory_limit, folder=files)
-        return Answer(found, self._with_singular_values(point, self._rows(point, found)), tuple(sorted(str(p) for p in Path(files).iterdir())) if files else (), len(point.out_shape))
+        return Answer(
+            found,
+            self._with_singular_values(point, self._rows(point, found)),
+            tuple(sorted(str(p) for p in Path(files).iterdir())) if files else (),
+            len(point.out_shape),
+        )
 
     def _with_singular_values(self, point: Any, rows: list[Row]) -> list[Row]:
         if self.singular is None:

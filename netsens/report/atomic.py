@@ -25,9 +25,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield target
             return
         if target.is_dir():
-            raise OutputError(
-                f"{str(path)!r} is a folder; name a file in it, or end it with / to have one file an input"
-            )
+            raise OutputError(f"{str(path)!r} is a folder; name a file in it, or end it with / to have one file an input")
         temporary = target.with_name(f".{target.name[:200]}.{os.urandom(6).hex()}.part")
         try:
             # made here with the usual permissions, so that every writer finds it there

@@ -52,9 +52,7 @@ def draw_bars(name: str, array: Array, features: Sequence[str] | None, *, label:
                 zorder=2,
             )
         axis.set_xlim(left=0)
-        axis.set_xlabel(
-            f"mean |{label}| (bars) and each row's |{label}| (dots: red positive, blue negative)", fontsize=9
-        )
+        axis.set_xlabel(f"mean |{label}| (bars) and each row's |{label}| (dots: red positive, blue negative)", fontsize=9)
     axis.set_yticks(places, [short(names[index], 28) for index in order], fontsize=8)
     axis.set_ylim(len(order) - 0.4, -0.6)
     axis.tick_params(axis="x", labelsize=8)
@@ -64,9 +62,7 @@ def draw_bars(name: str, array: Array, features: Sequence[str] | None, *, label:
         axis.spines[side].set_visible(False)
     axis.tick_params(axis="y", length=0)
     axis.set_title(f"{short(name)}\n", fontsize=11, loc="left")
-    axis.text(
-        0, 1.0, _subtitle(rows, len(order), width), transform=axis.transAxes, fontsize=8, color="0.35", va="bottom"
-    )
+    axis.text(0, 1.0, _subtitle(rows, len(order), width), transform=axis.transAxes, fontsize=8, color="0.35", va="bottom")
     return figure
 
 

@@ -41,19 +41,12 @@ class ArrayContent:
         if matching:
             unused = [name for name, _ in self.items if name not in matching]
             if unused:
-                warnings.warn(
-                    NetsensWarning(
-                        f"arrays of {self.source!r} that no input is read from are left out: {quoted(unused)}"
-                    ),
-                    stacklevel=2,
-                )
+                warnings.warn(NetsensWarning(f"arrays of {self.source!r} that no input is read from are left out: {quoted(unused)}"), stacklevel=2)
             return Assigned({s.name: self._batch_of_one(matching[s.name], s) for s in specs if s.name in matching}, self.textual)
         if len(self.items) == 1 and len(specs) == 1 and sole:
             return Assigned({specs[0].name: self._batch_of_one(self.items[0][1], specs[0])}, self.textual)
         if self.positional and 0 < len(self.items) <= len(specs):
-            return Assigned(
-                {spec.name: array for spec, (_, array) in zip(specs, self.items, strict=False)}, self.textual
-            )
+            return Assigned({spec.name: array for spec, (_, array) in zip(specs, self.items, strict=False)}, self.textual)
         if not self.items:
             raise InputError(f"{self.source!r} holds no array at all")
         if len(self.items) == 1:

@@ -44,9 +44,7 @@ def read_path(path: Path | str) -> Content:
     except OSError as error:
         raise InputError(f"{source!r} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
-        raise InputError(
-            f"{source!r} does not fit in memory, or its header is damaged and claims a size too large"
-        ) from error
+        raise InputError(f"{source!r} does not fit in memory, or its header is damaged and claims a size too large") from error
 
 
 def _decode_remote(source: str) -> Content:
@@ -167,9 +165,7 @@ def _nested_array(value: object, place: str) -> Array:
         names = " and ".join(sorted(_JSON_NAMES.get(kind, kind.__name__) for kind in kinds))
         raise InputError(f"{place}: numbers alone, text alone or booleans alone make an array, not {names} together")
     if not kinds <= {int, float, str, bool}:
-        raise InputError(
-            f"{place}: a nested list of numbers is expected, not {_JSON_NAMES.get(kinds.pop(), 'objects')}"
-        )
+        raise InputError(f"{place}: a nested list of numbers is expected, not {_JSON_NAMES.get(kinds.pop(), 'objects')}")
     try:
         array = np.asarray(value, dtype=object if kinds == {str} else None)
     except (ValueError, OverflowError) as error:
@@ -189,14 +185,7 @@ def _collect_leaf_types(value: object, kinds: set[type]) -> None:
         kinds.add(type(value))
 
 
-_JSON_NAMES: dict[type, str] = {
-    int: "numbers",
-    float: "numbers",
-    str: "text",
-    bool: "booleans",
-    type(None): "null",
-    dict: "objects",
-}
+_JSON_NAMES: dict[type, str] = {int: "numbers", float: "numbers", str: "text", bool: "booleans", type(None): "null", dict: "objects"}
 
 
 def _decode_tensor(stream: BinaryIO, source: str) -> ArrayContent:
@@ -226,9 +215,7 @@ def _text(value: object) -> object:
 
 def numbered_tensors(path: Path) -> list[Path]:
     """The `input_N.pb` of a folder in ONNX's test layout, by N; empty where it is no such folder."""
-    numbered = {
-        int(match[1]): file for file in path.iterdir() if (match := re.fullmatch(r"input_(\d+)\.pb", file.name))
-    }
+    numbered = {int(match[1]): file for file in path.iterdir() if (match := re.fullmatch(r"input_(\d+)\.pb", file.name))}
     return [numbered[number] for number in sorted(numbered)]
 
 

@@ -26,14 +26,7 @@ def kind_of(dtype: np.dtype[Any]) -> Kind:
     return "other"
 
 
-_PREFIXES: dict[str, Kind] = {
-    "float": "float",
-    "bfloat": "float",
-    "int": "integer",
-    "uint": "integer",
-    "bool": "boolean",
-    "complex": "complex",
-}
+_PREFIXES: dict[str, Kind] = {"float": "float", "bfloat": "float", "int": "integer", "uint": "integer", "bool": "boolean", "complex": "complex"}
 
 
 def convert(array: Array, dtype: np.dtype[Any], place: str, *, textual: bool = False) -> Array:
@@ -58,10 +51,7 @@ def convert(array: Array, dtype: np.dtype[Any], place: str, *, textual: bool = F
         converted = np.asarray(array).astype(dtype, order="C")
     _check_kept(np.asarray(array), converted, dtype, place, exact=want != "float")
     if not textual and not (native == np.float64 and dtype == np.float32):
-        warnings.warn(
-            NetsensWarning(f"{place.partition(' from ')[0]} is {array.dtype.name}; it is read as {dtype.name}"),
-            stacklevel=2,
-        )
+        warnings.warn(NetsensWarning(f"{place.partition(' from ')[0]} is {array.dtype.name}; it is read as {dtype.name}"), stacklevel=2)
     return converted
 
 
@@ -75,10 +65,7 @@ def warn_of_non_finite(array: Array, place: str) -> None:
     nans = int(np.isnan(array).sum())
     infinities = int(array.size - finite.sum()) - nans
     counts = " and ".join(f"{count} {what}" for count, what in ((nans, "NaN"), (infinities, "infinite")) if count)
-    warnings.warn(
-        NetsensWarning(f"{place} holds {counts} of {array.size} values; what depends on them may be NaN too"),
-        stacklevel=2,
-    )
+    warnings.warn(NetsensWarning(f"{place} holds {counts} of {array.size} values; what depends on them may be NaN too"), stacklevel=2)
 
 
 def widened(array: Array) -> Array:

@@ -27,7 +27,4 @@ def require(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise UsageError(
-            f"{purpose} needs the package {package!r}, which cannot be imported ({error}): "
-            f"pip install 'netsens[{extra}]'"
-        ) from error
+        raise UsageError(f"{purpose} needs the package {package!r}, which cannot be imported ({error}): pip install 'netsens[{extra}]'") from error

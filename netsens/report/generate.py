@@ -48,16 +48,10 @@ def parse_generator(source: str) -> Generator | None:
     return None
 
 
-def generated_shape(
-    spec: InputSpec, shapes: Mapping[str, tuple[int, ...]], symbols: Mapping[str, int]
-) -> tuple[int, ...]:
+def generated_shape(spec: InputSpec, shapes: Mapping[str, tuple[int, ...]], symbols: Mapping[str, int]) -> tuple[int, ...]:
     """The shape to generate: what `--shape` says, else the model's, symbols as other inputs have them, else 1."""
     if spec.name in shapes:
         return shapes[spec.name]
     if spec.shape is None:
-        raise UsageError(
-            f"the model does not say which shape input {spec.name!r} has; say it with --shape {spec.name}=1x3x224x224"
-        )
-    return tuple(
-        size if isinstance(size, int) else symbols.get(size, 1) if isinstance(size, str) else 1 for size in spec.shape
-    )
+        raise UsageError(f"the model does not say which shape input {spec.name!r} has; say it with --shape {spec.name}=1x3x224x224")
+    return tuple(size if isinstance(size, int) else symbols.get(size, 1) if isinstance(size, str) else 1 for size in spec.shape)

@@ -33,11 +33,7 @@ def draw_heatmaps(name: str, array: Array, input_array: Array | None, *, label: 
     rows = math.ceil(len(maps) / columns)
     aspect = min(max(maps.shape[1] / maps.shape[2], 0.4), 2.5)
     side = 4.4 if len(maps) == 1 else 2.3
-    figure = Figure(
-        figsize=(max(columns * side, 3.8) + 1.3, rows * (side * aspect + 0.25) + 0.9),
-        dpi=DOTS_PER_INCH,
-        layout="constrained",
-    )
+    figure = Figure(figsize=(max(columns * side, 3.8) + 1.3, rows * (side * aspect + 0.25) + 0.9), dpi=DOTS_PER_INCH, layout="constrained")
     limit, cut = symmetric_limit(maps)
     scale = Normalize(-limit, limit)
     colours = colormaps[COLOURS].with_extremes(bad=MISSING)
@@ -57,27 +53,12 @@ def draw_heatmaps(name: str, array: Array, input_array: Array | None, *, label: 
         axis.imshow(painted, interpolation="nearest", aspect="equal")
         if total > 1:
             axis.set_title(f"sample {place}", fontsize=8)
-    bar = figure.colorbar(
-        ScalarMappable(scale, colours),
-        ax=axes,
-        extend="both" if cut else "neither",
-        extendfrac=0.03,
-        shrink=0.9,
-        pad=0.02,
-    )
+    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, extend="both" if cut else "neither", extendfrac=0.03, shrink=0.9, pad=0.02)
     bar.set_label(label + (f", summed over {channels} channels" if channels > 1 else ""), fontsize=9)
     bar.ax.tick_params(labelsize=8)
     shown = f" · {len(maps)} of {total} samples" if total > len(maps) else ""
     figure.suptitle(f"{short(name)}\n", fontsize=11)
-    figure.text(
-        0.5,
-        0.985,
-        f"\n\n{range_note(maps)}{shown}{non_finite_note(maps)}",
-        ha="center",
-        va="top",
-        fontsize=8,
-        color="0.35",
-    )
+    figure.text(0.5, 0.985, f"\n\n{range_note(maps)}{shown}{non_finite_note(maps)}", ha="center", va="top", fontsize=8, color="0.35")
     return figure
 
 

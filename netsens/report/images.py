@@ -70,9 +70,7 @@ def image_layout(spec: InputSpec) -> Layout:
             return Layout("NHW", 1, height, width)
         case (height, width):
             return Layout("HW", 1, height, width)
-    raise InputError(
-        f"input {spec.name!r} has shape {format_shape(shape)}, which is not that of an image; give it as .npy or .npz"
-    )
+    raise InputError(f"input {spec.name!r} has shape {format_shape(shape)}, which is not that of an image; give it as .npy or .npz")
 
 
 def chosen_layout(spec: InputSpec, axes: str) -> Layout:
@@ -99,9 +97,7 @@ def read_image(stream: BinaryIO, spec: InputSpec, source: str, options: ImageOpt
         image = image_module.open(stream)
         image.load()
     except Exception as error:  # Pillow's readers of damaged files raise nearly anything
-        raise InputError(
-            f"{source!r} cannot be read as an image ({error}); it is damaged, or no image at all"
-        ) from error
+        raise InputError(f"{source!r} cannot be read as an image ({error}); it is damaged, or no image at all") from error
     grey = image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
     channels = layout.channels or (1 if grey else 3)
     deep = image.mode.startswith("I;16") or image.mode == "I"
@@ -117,7 +113,9 @@ def read_image(stream: BinaryIO, spec: InputSpec, source: str, options: ImageOpt
     height, width = options.size or (image.height, image.width)
     size = (layout.width or width, layout.height or height)
     if options.size is not None and options.crop is None and size != (width, height):
-        raise InputError(f"--image-size {height}x{width} is not what input {spec.name!r} ({format_shape(spec.shape)}) takes: leave it out, and pictures get the model's size")
+        raise InputError(
+            f"--image-size {height}x{width} is not what input {spec.name!r} ({format_shape(spec.shape)}) takes: leave it out, and pictures get the model's size"
+        )
     if options.crop is not None and options.size is not None:
         image = _middle(image, size, options.crop, image_module.Resampling.BILINEAR)
     elif options.size == size[::-1]:
@@ -154,9 +152,7 @@ def _scale(pixels: Array, dtype: np.dtype[Any], options: ImageOptions, source: s
         raise InputError(f"the model takes whole numbers ({dtype.name}) from {source!r}, which are not scaled: leave the scale, mean and deviation out")
     if kind == "integer" and dtype.name not in ("int8", "int4", "uint4"):
         return np.rint(pixels).astype(dtype)
-    raise InputError(
-        f"pixels from 0 to 255 do not fit an input of {dtype.name}; give it as .npy, scaled as it should be"
-    )
+    raise InputError(f"pixels from 0 to 255 do not fit an input of {dtype.name}; give it as .npy, scaled as it should be")
 
 
 def _arrange(pixels: Array, axes: str) -> Array:

@@ -94,10 +94,7 @@ def parse_input_option(option: str, specs: Sequence[InputSpec]) -> tuple[str | N
             return option[:position], source
     name, equals, rest = option.partition("=")
     if equals and not _exists(option) and (_exists(rest) or rest == STANDARD_INPUT or parse_generator(rest)):
-        raise UsageError(
-            f"--input {option}: the model has no input {name!r}; "
-            f"it has {quoted(nearest(name, [s.name for s in specs]))}"
-        )
+        raise UsageError(f"--input {option}: the model has no input {name!r}; it has {quoted(nearest(name, [s.name for s in specs]))}")
     if not option:
         raise UsageError("--input is empty: give a file, -, random, zeros or ones")
     return None, option
@@ -147,14 +144,7 @@ def plan_inputs(
         return InputPlan(False, None, lambda: _line_samples(reader, varying, lines), stream=lines)
     names = FileNames(varying.files)
     opener = FileReader(reader, varying.number)
-    return InputPlan(
-        True,
-        len(names),
-        lambda: (PendingSample(name, path, partial(opener, name, path)) for name, path in names),
-        names,
-        opener,
-        paths=paths,
-    )
+    return InputPlan(True, len(names), lambda: (PendingSample(name, path, partial(opener, name, path)) for name, path in names), names, opener, paths=paths)
 
 
 @dataclass(frozen=True)
@@ -181,11 +171,7 @@ class RowReader:
 
 
 def read_inputs(
-    options: Sequence[str],
-    specs: Sequence[InputSpec],
-    *,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    stdin: BinaryIO | None = None,
+    options: Sequence[str], specs: Sequence[InputSpec], *, shapes: Mapping[str, tuple[int, ...]] | None = None, stdin: BinaryIO | None = None
 ) -> Iterator[Sample]:
     """The samples of `plan_inputs`, read one after another; the first bad one raises."""
     return (pending.read() for pending in plan_inputs(options, specs, shapes=shapes, stdin=stdin))
@@ -270,19 +256,13 @@ class _Reader:
             content = own[source.number] if source.number in own else self.shared.content(source)
             if isinstance(content, ImageContent):
                 content = replace(content, options=self.image)
-            targets = [
-                spec
-                for spec in self.specs
-                if (spec.name == source.input_name if source.input_name else spec.name not in named)
-            ]
+            targets = [spec for spec in self.specs if (spec.name == source.input_name if source.input_name else spec.name not in named)]
             sole = source.input_name is not None or len(self.specs) == 1
             assigned = content.assign(targets, sole=sole)
             where = text if source.number in own else source.text
             for input_name, array in assigned.arrays.items():
                 if input_name in arrays:
-                    raise InputError(
-                        f"input {input_name!r} is in {origin[input_name]!r} and in {where!r}; leave one out"
-                    )
+                    raise InputError(f"input {input_name!r} is in {origin[input_name]!r} and in {where!r}; leave one out")
                 arrays[input_name] = self._conform(input_name, array, where, assigned.textual)
                 origin[input_name] = where
             features.update(assigned.features)
@@ -304,19 +284,12 @@ class _Reader:
         """What each symbolic dimension is in the arrays that were read; a warning where two of them disagree."""
         symbols: dict[str, tuple[int, str]] = {}
         for spec in self.specs:
-            for got, size in zip(
-                arrays[spec.name].shape if spec.name in arrays else (), spec.shape or (), strict=False
-            ):
+            for got, size in zip(arrays[spec.name].shape if spec.name in arrays else (), spec.shape or (), strict=False):
                 if not isinstance(size, str):
                     continue
                 known, owner = symbols.setdefault(size, (got, spec.name))
                 if known != got:
-                    warnings.warn(
-                        NetsensWarning(
-                            f"the model's dimension {size!r} is {known} in input {owner!r} and {got} in {spec.name!r}"
-                        ),
-                        stacklevel=2,
-                    )
+                    warnings.warn(NetsensWarning(f"the model's dimension {size!r} is {known} in input {owner!r} and {got} in {spec.name!r}"), stacklevel=2)
         return {symbol: size for symbol, (size, _) in symbols.items()}
 
     def _generate(self, arrays: dict[str, Array], symbols: Mapping[str, int]) -> None:
@@ -330,9 +303,7 @@ class _Reader:
         missing = [spec for spec in self.specs if spec.name not in arrays and not spec.optional]
         if missing:
             wanted = ", ".join(f"{spec.name!r} ({spec.dtype.name} {format_shape(spec.shape)})" for spec in missing)
-            raise InputError(
-                f"no value for input {wanted}: add --input {missing[0].name}=FILE, or =random, =zeros, =ones"
-            )
+            raise InputError(f"no value for input {wanted}: add --input {missing[0].name}=FILE, or =random, =zeros, =ones")
 
 
 def _find_source(number: int, option: str, specs: Sequence[InputSpec]) -> _Source:
@@ -372,17 +343,12 @@ def _check_no_contradiction(sources: Sequence[_Source], specs: Sequence[InputSpe
         if len(specs) == 1:
             given = [source.text for source in sources]
         if len(given) > 1:
-            raise UsageError(
-                f"input {spec.name!r} is given {len(given)} times ({quoted(given)}); for a batch run quote a glob: "
-                f"--input 'folder/*.npy'"
-            )
+            raise UsageError(f"input {spec.name!r} is given {len(given)} times ({quoted(given)}); for a batch run quote a glob: --input 'folder/*.npy'")
     if sum(1 for source in sources if source.input_name is None and source.generator is not None) > 1:
         raise UsageError("two generated inputs have no name; write NAME=random, NAME=zeros or NAME=ones")
     unnamed = [source for source in sources if source.input_name is None]
     if unnamed and {source.input_name for source in sources} >= {spec.name for spec in specs}:
-        raise UsageError(
-            f"--input {unnamed[0].text} has nothing left to feed: every input of the model has its own --input"
-        )
+        raise UsageError(f"--input {unnamed[0].text} has nothing left to feed: every input of the model has its own --input")
 
 
 def _exists(text: str) -> bool:

@@ -33,9 +33,7 @@ def draw_matrix(name: str, matrix: Any, *, label: str) -> Figure:
     scale = Normalize(-limit, limit)
     colours = colormaps[COLOURS].with_extremes(bad=MISSING)
     extent = (-0.5, blocks.shape[1] * wide - 0.5, blocks.shape[0] * tall - 0.5, -0.5)
-    axis.imshow(
-        np.ma.masked_invalid(blocks), cmap=colours, norm=scale, interpolation="nearest", aspect="auto", extent=extent
-    )
+    axis.imshow(np.ma.masked_invalid(blocks), cmap=colours, norm=scale, interpolation="nearest", aspect="auto", extent=extent)
     axis.set_xlim(-0.5, columns - 0.5)
     axis.set_ylim(rows - 0.5, -0.5)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -43,24 +41,18 @@ def draw_matrix(name: str, matrix: Any, *, label: str) -> Figure:
     axis.set_xlabel(f"column (of {columns})", fontsize=9)
     axis.set_ylabel(f"row (of {rows})", fontsize=9)
     axis.tick_params(labelsize=8)
-    bar = figure.colorbar(
-        ScalarMappable(scale, colours), ax=axis, extend="both" if cut else "neither", extendfrac=0.03, pad=0.02
-    )
+    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axis, extend="both" if cut else "neither", extendfrac=0.03, pad=0.02)
     blocked = tall > 1 or wide > 1
     bar.set_label(label + (f", largest of each {tall}x{wide} block" if blocked else ""), fontsize=9)
     bar.ax.tick_params(labelsize=8)
     count = int(np.count_nonzero(values))
     axis.set_title(f"{short(name)}\n", fontsize=11, loc="left")
-    note = (
-        f"{count} of {rows * columns} entries not zero ({100 * count / (rows * columns):.3g} %) · {range_note(values)}"
-    )
+    note = f"{count} of {rows * columns} entries not zero ({100 * count / (rows * columns):.3g} %) · {range_note(values)}"
     axis.text(0, 1.01, note + non_finite_note(values), transform=axis.transAxes, fontsize=8, color="0.35", va="bottom")
     return figure
 
 
-def block_extremes(
-    row: Array, column: Array, values: Array, shape: tuple[int, int], most: int = MOST_CELLS
-) -> tuple[Array, tuple[int, int]]:
+def block_extremes(row: Array, column: Array, values: Array, shape: tuple[int, int], most: int = MOST_CELLS) -> tuple[Array, tuple[int, int]]:
     """([blocks, blocks]: the entry of largest magnitude in each block, NaN before all; (rows, columns) of a block)."""
     tall, wide = (max(-(-size // most), 1) for size in shape)
     down, across = -(-shape[0] // tall), -(-shape[1] // wide)

@@ -219,9 +219,7 @@ def _write_hdf5(path: Path, arrays: Mapping[str, Array], features: Mapping[str, 
         parent = name.rpartition("/")[0]
         while parent:
             if parent in names:
-                raise OutputError(
-                    f"HDF5 cannot hold both {parent!r} and {name!r}, one inside the other; write .npz instead"
-                )
+                raise OutputError(f"HDF5 cannot hold both {parent!r} and {name!r}, one inside the other; write .npz instead")
             parent = parent.rpartition("/")[0]
     with require("h5py").File(str(path), "w") as file:
         for name, array in arrays.items():
@@ -243,20 +241,14 @@ def _write_parquet(path: Path, arrays: Mapping[str, Array], features: Mapping[st
     require("pyarrow.parquet").write_table(table, str(path))
 
 
-def as_table(
-    arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]], ending: str
-) -> tuple[list[str], Iterable[list[str]]]:
+def as_table(arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]], ending: str) -> tuple[list[str], Iterable[list[str]]]:
     columns, blocks = _blocks(arrays, features, ending)
     # a float32 in its own shortest spelling: 0.1, not 0.10000000149011612
-    rows = (
-        [cell for block in blocks for cell in block[index].astype(str).tolist()] for index in range(blocks[0].shape[0])
-    )
+    rows = ([cell for block in blocks for cell in block[index].astype(str).tolist()] for index in range(blocks[0].shape[0]))
     return columns, rows
 
 
-def _blocks(
-    arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]], ending: str
-) -> tuple[list[str], list[Array]]:
+def _blocks(arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]], ending: str) -> tuple[list[str], list[Array]]:
     """Column names, and each array as [rows, columns]: rows are the first axis, the others lie side by side."""
     columns: list[str] = []
     blocks: list[Array] = []

@@ -45,9 +45,7 @@ def plot_array(
 ) -> None:
     """Draws the array and writes the picture, whole or not at all; arguments as in `figure_of`."""
     check_plot_path(path)
-    figure = figure_of(
-        name, array, input_array=input_array, features=features, kind=kind, label=label, row_axes=row_axes
-    )
+    figure = figure_of(name, array, input_array=input_array, features=features, kind=kind, label=label, row_axes=row_axes)
     save_figure(figure, path)
 
 

@@ -55,9 +55,7 @@ class Progress:
             self._timer.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -104,14 +102,7 @@ class Progress:
 
     def _show_bar(self) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         with self._lock:
@@ -129,9 +120,7 @@ class Progress:
                 # what is printed meanwhile goes above the bar, but never from a file or a pipe to the terminal
                 redirect_stdout=sys.stdout.isatty(),
             )
-            self._task = self._bar.add_task(
-                self.description, total=self.total, completed=self.done, failures=self._failures()
-            )
+            self._task = self._bar.add_task(self.description, total=self.total, completed=self.done, failures=self._failures())
             self._bar.start()
 
 

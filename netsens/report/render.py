@@ -25,9 +25,7 @@ def default_kind(stream: TextIO) -> TableKind:
     return "table" if stream.isatty() else "json"
 
 
-def render(
-    rows: Sequence[Row], kind: TableKind, stream: TextIO, *, width: int | None = None, title: str | None = None
-) -> None:
+def render(rows: Sequence[Row], kind: TableKind, stream: TextIO, *, width: int | None = None, title: str | None = None) -> None:
     """Prints the rows. Columns are the rows' keys, in the order they first come. `width`: the terminal's, or 80.
 
     Table and Markdown round to four significant digits; CSV and JSON keep every digit, and JSON has null for NaN and
@@ -151,9 +149,7 @@ def _render_table(rows: Sequence[Row], stream: TextIO, width: int, title: str | 
         room = max(room, _NARROWEST_NAME)
         for row in cells:
             row["name"] = fold_middle(row["name"], room)
-    table = Table(
-        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
-    )
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, justify="left" if column in TEXTUAL else "right", no_wrap=True)
     for row in cells:

@@ -66,7 +66,9 @@ class RunningSummary:
             if missing and not self._warned:
                 self._warned = True
                 names = ", ".join(f"'{c}'" for c in missing)
-                warnings.warn(NetsensWarning(f"the summary's header was printed without {names}, which later inputs have; --summary json holds all"), stacklevel=2)
+                warnings.warn(
+                    NetsensWarning(f"the summary's header was printed without {names}, which later inputs have; --summary json holds all"), stacklevel=2
+                )
             return False
         found = dict.fromkeys(key for row in rows for key in row)
         if "zeros" in found:

@@ -49,10 +49,7 @@ def describe(
         "target": None if target is None else target if isinstance(target, (int, str)) else str(target),
         "convention": convention,
         "meaning": MEANING[convention],
-        "inputs": [
-            {"name": name, "role": "cotangent" if name == cotangent else "input", **type_}
-            for name, type_ in inputs.items()
-        ],
+        "inputs": [{"name": name, "role": "cotangent" if name == cotangent else "input", **type_} for name, type_ in inputs.items()],
         "outputs": [
             {"name": name, "role": "gradient", "of": of, "wrt": by_output[name], "convention": convention, **type_}
             if name in by_output
@@ -69,9 +66,7 @@ def sidecar_path(path: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(path)}.json")
 
 
-def write_gradient_model(
-    path: str | os.PathLike[str], save: Callable[[Path], Sequence[Path]], sidecar: dict[str, Any], verify: Callable[[Path], None]
-) -> None:
+def write_gradient_model(path: str | os.PathLike[str], save: Callable[[Path], Sequence[Path]], sidecar: dict[str, Any], verify: Callable[[Path], None]) -> None:
     """Lets `save` write the model into a folder beside its place and `verify` look at it there, and moves it with its sidecar.
 
     `save` gives the files that it wrote, the model first and then its data file where it has one (which the sidecar then names). The model

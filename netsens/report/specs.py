@@ -55,9 +55,7 @@ def shape_fits(actual: Sequence[int], expected: Sequence[Dimension] | None) -> b
     """Whether the rank and every fixed size agree."""
     if expected is None:
         return True
-    return len(actual) == len(expected) and all(
-        not isinstance(want, int) or want == got for got, want in zip(actual, expected, strict=True)
-    )
+    return len(actual) == len(expected) and all(not isinstance(want, int) or want == got for got, want in zip(actual, expected, strict=True))
 
 
 def check_shape(actual: Sequence[int], spec: InputSpec, place: str) -> None:
@@ -75,9 +73,7 @@ def check_shape(actual: Sequence[int], spec: InputSpec, place: str) -> None:
         hint = "; it looks like NCHW: array.transpose(0, 2, 3, 1) makes it NHWC"
     elif len(actual) != len(spec.shape):
         hint = f": rank {len(actual)} where the model wants rank {len(spec.shape)}"
-    raise InputError(
-        f"{place} has shape {format_shape(actual)}, but the model expects {format_shape(spec.shape)}{hint}"
-    )
+    raise InputError(f"{place} has shape {format_shape(actual)}, but the model expects {format_shape(spec.shape)}{hint}")
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -98,13 +94,8 @@ def parse_shape_option(option: str, specs: Sequence[InputSpec]) -> tuple[str, tu
     elif len(specs) == 1:
         spec = specs[0]
     else:
-        raise UsageError(
-            f"--shape {option} does not say whose shape it is: write --shape NAME={option}, "
-            f"with NAME one of {quoted(s.name for s in specs)}"
-        )
+        raise UsageError(f"--shape {option} does not say whose shape it is: write --shape NAME={option}, with NAME one of {quoted(s.name for s in specs)}")
     shape = parse_shape(text)
     if not shape_fits(shape, spec.shape):
-        raise UsageError(
-            f"--shape {option} does not fit input {spec.name!r}, which the model declares as {format_shape(spec.shape)}"
-        )
+        raise UsageError(f"--shape {option} does not fit input {spec.name!r}, which the model declares as {format_shape(spec.shape)}")
     return spec.name, shape

@@ -72,9 +72,7 @@ def read_table(text: str, source: str, *, delimiter: str | None = None) -> Table
             if not cells or (len(cells) == 1 and not cells[0].strip() and rows and len(rows[0]) > 1):
                 continue  # a blank line
             if rows and len(cells) != len(rows[0]):
-                raise InputError(
-                    f"{source!r}, line {reader.line_num}: {len(cells)} cells where the first line has {len(rows[0])}"
-                )
+                raise InputError(f"{source!r}, line {reader.line_num}: {len(cells)} cells where the first line has {len(rows[0])}")
             rows.append(cells)
             lines.append(reader.line_num)
     except csv.Error as error:
@@ -86,9 +84,7 @@ def read_table(text: str, source: str, *, delimiter: str | None = None) -> Table
     return table
 
 
-def assign_columns(
-    table: Table, specs: Sequence[InputSpec], *, whole: bool
-) -> tuple[dict[str, Array], dict[str, list[str]]]:
+def assign_columns(table: Table, specs: Sequence[InputSpec], *, whole: bool) -> tuple[dict[str, Array], dict[str, list[str]]]:
     """({input: array}, {input: its features' names}): what the table gives to these inputs.
 
     `whole`: the one spec takes the whole table; else each spec takes the column of its name.
@@ -96,17 +92,10 @@ def assign_columns(
     if whole:
         return _whole_table(table, specs[0])
     columns = table.columns or ()
-    arrays = {
-        spec.name: _fit_rows(table.numbers([columns.index(spec.name)], spec.dtype), spec, table)
-        for spec in specs
-        if spec.name in columns
-    }
+    arrays = {spec.name: _fit_rows(table.numbers([columns.index(spec.name)], spec.dtype), spec, table) for spec in specs if spec.name in columns}
     unused = [column for column in columns if column not in arrays]
     if arrays and unused:
-        warnings.warn(
-            NetsensWarning(f"columns of {table.source!r} that are no input are left out: {quoted(unused)}"),
-            stacklevel=2,
-        )
+        warnings.warn(NetsensWarning(f"columns of {table.source!r} that are no input are left out: {quoted(unused)}"), stacklevel=2)
     return arrays, {}
 
 
@@ -118,10 +107,7 @@ def _whole_table(table: Table, spec: InputSpec) -> tuple[dict[str, Array], dict[
             indices = [table.columns.index(spec.name)]
         elif table.columns and not table.columns[0].strip() and wanted == len(indices) - 1:
             # pandas writes its index as a first column without a name
-            warnings.warn(
-                NetsensWarning(f"the first column of {table.source!r} has no name and is left out as an index"),
-                stacklevel=2,
-            )
+            warnings.warn(NetsensWarning(f"the first column of {table.source!r} has no name and is left out as an index"), stacklevel=2)
             indices = indices[1:]
         else:
             raise InputError(
@@ -150,8 +136,7 @@ def _fit_rows(values: Array, spec: InputSpec, table: Table) -> Array:
     if len(spec.shape) and len(sizes) == len(spec.shape[1:]):
         return values.reshape(len(values), *sizes)  # [N, C*H*W] -> [N, C, H, W]
     raise InputError(
-        f"rows of {table.source!r} cannot be laid out as input {spec.name!r}, whose shape "
-        f"{format_shape(spec.shape)} leaves sizes open; give it as .npy"
+        f"rows of {table.source!r} cannot be laid out as input {spec.name!r}, whose shape {format_shape(spec.shape)} leaves sizes open; give it as .npy"
     )
 
 
@@ -164,10 +149,7 @@ def _header(rows: list[list[str]], source: str) -> tuple[str, ...] | None:
             raise InputError(f"{source!r} has several columns named {quoted(repeated)}; rename them")
         return names
     if len(rows) > 1 and len(first) > 2 and first == [str(index) for index in range(len(first))]:
-        warnings.warn(
-            NetsensWarning(f"the first line of {source!r}, 0 to {first[-1]}, is taken for a header, not for data"),
-            stacklevel=2,
-        )
+        warnings.warn(NetsensWarning(f"the first line of {source!r}, 0 to {first[-1]}, is taken for a header, not for data"), stacklevel=2)
         return tuple(first)
     return None
 

@@ -160,10 +160,7 @@ def _unchosen(op: Builder, n: NodeView, g: Value) -> list[Value | None]:
     chosen, a, b = n.inputs
     assert a is not None
     assert b is not None
-    return [
-        op.unbroadcast(op.Where(chosen, g, 0.0), a) if n.wanted[1] else None,
-        op.unbroadcast(op.Where(chosen, 0.0, g), b) if n.wanted[2] else None,
-    ]
+    return [op.unbroadcast(op.Where(chosen, g, 0.0), a) if n.wanted[1] else None, op.unbroadcast(op.Where(chosen, 0.0, g), b) if n.wanted[2] else None]
 
 
 linear("Where", _unchosen, operands=(1, 2))

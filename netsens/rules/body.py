@@ -80,4 +80,3 @@ def own_names(op: Builder, graph: Graph) -> Graph:
     mapping = {name: op.fresh(name) for name in own}
     nodes = [replace(n, attributes={k: own_names(op, v) if isinstance(v, Graph) else v for k, v in n.attributes.items()}) for n in graph.nodes]
     return replace(graph, nodes=nodes).renamed(mapping)
-

@@ -52,4 +52,5 @@ def one_hot(op: Builder, n: NodeView, indices: Value | None, depth: Value | None
     on = op.ReduceSum(values * op.constant(np.asarray([0, 1]), n.y), keepdims=0)
     return off * (1.0 - here) + on * here
 
+
 refuse("Adagrad Adam Momentum", domain="ai.onnx.preview.training", why="it is a training step; differentiate the model that it trains")

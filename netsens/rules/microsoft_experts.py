@@ -25,7 +25,9 @@ def mixture_of_experts(op: Builder, n: NodeView) -> Value:
     router, first, second = operand(n, 1), operand(n, 2), operand(n, 4)
     chosen = _chosen(op, n, router)
     # Normalised, the shares of the chosen experts add up to one; otherwise they are shares among all of them.
-    shares = _softmax_among(op, router, chosen) if setting(n, "normalize_routing_weights", 0) else op.Softmax(router, axis=-1) * op.Cast(chosen, to=router.dtype)
+    shares = (
+        _softmax_among(op, router, chosen) if setting(n, "normalize_routing_weights", 0) else op.Softmax(router, axis=-1) * op.Cast(chosen, to=router.dtype)
+    )
     return _mixed(op, n, shares, first, n.input(3), second, n.input(5))
 
 

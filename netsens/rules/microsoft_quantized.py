@@ -105,7 +105,9 @@ def gather_blocks(op: Builder, n: NodeView) -> Value:
     axis, along = axis % data.rank, along % data.rank
     packed = data.dtype == UINT8 and bits < 8
     if along != data.rank - 1 or axis == along or (data.dtype not in (UINT8, *_INT4) or bits not in (2, 4, 8)) or not size:
-        raise UnsupportedError(f"{n.node.label} stores its data in an order, or in a type, that is not known here; --method finite-difference finds its derivative.")
+        raise UnsupportedError(
+            f"{n.node.label} stores its data in an order, or in a type, that is not known here; --method finite-difference finds its derivative."
+        )
 
     def rows(x: Value) -> Value:
         taken = op.Gather(op.Cast(x, to=6), which, axis=axis)

@@ -195,9 +195,7 @@ def gru_reverse(op: Builder, n: NodeView, *cotangents: Value | None) -> Any:
 
         by_reset = flat_before * turn
 
-        def step_before(
-            body: Builder, states: list[Value], slices: list[Value], r_zr: Value = r_zr, r_n: Value = r_n
-        ) -> tuple[list[Value], list[Value]]:
+        def step_before(body: Builder, states: list[Value], slices: list[Value], r_zr: Value = r_zr, r_n: Value = r_n) -> tuple[list[Value], list[Value]]:
             g_y, by_new, by_z, by_reset, reset, z = slices
             g = states[0] + g_y
             g_new = g * by_new
@@ -214,9 +212,7 @@ def gru_reverse(op: Builder, n: NodeView, *cotangents: Value | None) -> Any:
             # The candidate's part of R meets the reset state, not the state.
             flat_zr, flat_new = pull.flat(g_zr), pull.flat(g_new)
             pull.found[-1][2] = op.Concat(
-                op.MatMul(op.Transpose(flat_zr, perm=[1, 0]), flat_before),
-                op.MatMul(op.Transpose(flat_new, perm=[1, 0]), reset * flat_before),
-                axis=0,
+                op.MatMul(op.Transpose(flat_zr, perm=[1, 0]), flat_before), op.MatMul(op.Transpose(flat_new, perm=[1, 0]), reset * flat_before), axis=0
             )
     return pull.answer()
 

@@ -34,9 +34,7 @@ def _hold_places(n: NodeView, region: bool, scales: bool) -> None:
     """Where the image is read is held still: by what moves that, the derivative is not known here (nearest pixels jump, and otherwise stay)."""
     moving = "region of interest" if region and n["coordinate_transformation_mode"] == "tf_crop_and_resize" else "scales" if scales else ""
     if moving and n["mode"] != "nearest":
-        raise UnsupportedError(
-            f"{n.node.label} is differentiated by its image, not by its {moving}; make the {moving} constant, or leave it out of --wrt."
-        )
+        raise UnsupportedError(f"{n.node.label} is differentiated by its image, not by its {moving}; make the {moving} constant, or leave it out of --wrt.")
 
 
 @transpose("Resize")

@@ -347,4 +347,22 @@ def view(op: Builder, node: Node, wanted: Sequence[bool]) -> NodeView:
     return NodeView(node, inputs, outputs, tuple(wanted), opset)
 
 
-__all__ = ["RULES", "Graph", "NodeView", "Rule", "bilinear", "elementwise", "expand", "expansion", "flat", "jvp", "linear", "refuse", "quantizes", "rule_of", "transpose", "view", "vjp"]
+__all__ = [
+    "RULES",
+    "Graph",
+    "NodeView",
+    "Rule",
+    "bilinear",
+    "elementwise",
+    "expand",
+    "expansion",
+    "flat",
+    "jvp",
+    "linear",
+    "refuse",
+    "quantizes",
+    "rule_of",
+    "transpose",
+    "view",
+    "vjp",
+]

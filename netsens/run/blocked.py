@@ -86,7 +86,14 @@ class _Blocks:
     def _takes_blocks(self, node: Node) -> bool:
         weight = self._shape(node.inputs[1])
         y = self.original.types.get(node.outputs[0])
-        if y is None or y.dtype != FLOAT or y.rank != 4 or weight is None or not all(isinstance(d, int) for d in weight) or not all(i in self.fixed for i in node.inputs[1:] if i):
+        if (
+            y is None
+            or y.dtype != FLOAT
+            or y.rank != 4
+            or weight is None
+            or not all(isinstance(d, int) for d in weight)
+            or not all(i in self.fixed for i in node.inputs[1:] if i)
+        ):
             return False
         outputs, inputs = int(weight[0] or 0), int(weight[1] or 0)
         group = int(node.attributes.get("group", 1))

@@ -52,7 +52,9 @@ def providers(choice: str) -> list[str]:
     name = PROVIDERS.get(choice.lower(), choice)
     if name not in available:
         there = ", ".join(short for short, long in PROVIDERS.items() if long in available)
-        raise UsageError(f"onnxruntime has no provider '{choice}' here; it has {there}. Install the onnxruntime package that brings it, or choose one of these.")
+        raise UsageError(
+            f"onnxruntime has no provider '{choice}' here; it has {there}. Install the onnxruntime package that brings it, or choose one of these."
+        )
     return [name] if name == cpu else [name, cpu]
 
 
@@ -98,7 +100,11 @@ class Session:
     these lengths alone, which onnxruntime plans better."""
 
     def __init__(
-        self, graph: Graph | Program, options: RunOptions = RunOptions(), keep: Callable[[Program], None] | None = None, lengths: Mapping[str, int] | None = None
+        self,
+        graph: Graph | Program,
+        options: RunOptions = RunOptions(),
+        keep: Callable[[Program], None] | None = None,
+        lengths: Mapping[str, int] | None = None,
     ) -> None:
         self.inputs = list(graph.inputs)
         self.outputs = list(graph.outputs)

@@ -100,7 +100,13 @@ def measure(title: str, case: Case, pythons: dict[str, str], seconds: float, lea
     row: Row = {"model": title, "batch": case["batch"], "by": case["by"]}
     for c in everyone:
         if c.seconds and not c.failed:
-            row[c.name] = {"median_ms": 1e3 * statistics.median(c.seconds), "least_ms": 1e3 * min(c.seconds), "runs": len(c.seconds), "setup_s": c.setup, "peak_mb": c.peak / 1e6}
+            row[c.name] = {
+                "median_ms": 1e3 * statistics.median(c.seconds),
+                "least_ms": 1e3 * min(c.seconds),
+                "runs": len(c.seconds),
+                "setup_s": c.setup,
+                "peak_mb": c.peak / 1e6,
+            }
         else:
             row[c.name] = {"failed": c.failed}
     return row
@@ -113,13 +119,18 @@ def cases(only: Sequence[str], full: bool, batches: Sequence[int], by: Sequence[
             torch.manual_seed(0)
             module = seeded(architecture.full() if full else architecture.small())
             path = export(module, architecture.example(2, full), folder / f"{architecture.name}.onnx", dynamo=False)
-            folded = path if not training else export(module, architecture.example(2, full), folder / f"{architecture.name}.folded.onnx", dynamo=False, folded=True)
+            folded = (
+                path if not training else export(module, architecture.example(2, full), folder / f"{architecture.name}.folded.onnx", dynamo=False, folded=True)
+            )
             del module
             for batch in batches:
                 x = folder / f"{architecture.name}.{batch}.npy"
                 np.save(x, architecture.example(batch, full).numpy())
                 for one in by:
-                    yield architecture.name, {**common, "model": str(path), "folded": str(folded), "x": str(x), "architecture": architecture.name, "batch": batch, "by": one}
+                    yield (
+                        architecture.name,
+                        {**common, "model": str(path), "folded": str(folded), "x": str(x), "architecture": architecture.name, "batch": batch, "by": one},
+                    )
             path.unlink()
             folded.unlink(missing_ok=True)
     for path in sorted(SAMPLES.glob("*.onnx")):
@@ -177,7 +188,9 @@ def compared(rows: Sequence[Row], old: Sequence[Row]) -> list[Row]:
     for row in rows:
         was, now = before.get((row["model"], row["batch"], row["by"])), ratio(row, "netsens", "forward")
         if was and now:
-            found.append({"model": row["model"], "batch": row["batch"], "by": row["by"], "was": f"{was:.2f}", "now": f"{now:.2f}", "change": f"{now / was - 1:+.0%}"})
+            found.append(
+                {"model": row["model"], "batch": row["batch"], "by": row["by"], "was": f"{was:.2f}", "now": f"{now:.2f}", "change": f"{now / was - 1:+.0%}"}
+            )
     return found
 
 

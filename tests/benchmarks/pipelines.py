@@ -31,7 +31,9 @@ RUN = "import resource, sys; from netsens.cli.main import run; c = run(sys.argv[
 def timed(arguments: list[str], cwd: Path) -> tuple[float, float]:
     """Seconds, and the peak of memory in MiB."""
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", RUN, *arguments], cwd=cwd, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(SAMPLES.parent)})
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], cwd=cwd, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(SAMPLES.parent)}
+    )
     seconds = time.perf_counter() - begun
     status, peak = map(int, done.stdout.split()[-2:])
     assert status == 0, done.stderr

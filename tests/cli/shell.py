@@ -34,7 +34,7 @@ def netsens(*arguments: str | Path, cwd: Path, stdin: bytes = b"", environment: 
 
 def shell(line: str, cwd: Path) -> Result:
     """A line of shell, in which `netsens` is this checkout's."""
-    command = f"netsens() {{ {sys.executable} -m netsens \"$@\"; }}; set -o pipefail; {line}"
+    command = f'netsens() {{ {sys.executable} -m netsens "$@"; }}; set -o pipefail; {line}'
     done = subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(SAMPLES.parent)})
     return Result(done.returncode, done.stdout, done.stderr.decode())
 

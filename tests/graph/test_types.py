@@ -1,6 +1,5 @@
 """Types of graphs with open dimensions: what they promise is what comes out, for several lengths, and they promise as much as they should."""
 
-
 from __future__ import annotations
 
 from typing import Any
@@ -146,7 +145,7 @@ def test_a_decided_branch_takes_its_constants_along() -> None:
 
 def test_sequences_and_strings_break_nothing() -> None:
     text = "s = SequenceConstruct(x, x) i = Constant<value_int = 0>() z = SequenceAt(s, i) y = Relu(z) t = StringNormalizer(w)"
-    g = graph(text, 'float[N,2] x, string[3] w', outputs="float y, string t")
+    g = graph(text, "float[N,2] x, string[3] w", outputs="float y, string t")
     assert g.types["y"].shape == ("N", 2)
 
 

@@ -28,9 +28,7 @@ def deep(residual: bool = True, noise: str = "") -> netsens.model.Model:
             at = "noisy"
     text = f'<ir_version: 10, opset_import: ["" : 21]> g (float[n, {WIDTH}] x) => (float[n, {WIDTH}] y) {{ {" ".join(lines)} y = Identity({at}) }}'
     model = onnx.parser.parse_model(text)
-    model.graph.initializer.extend(
-        onnx.numpy_helper.from_array((rng.standard_normal((WIDTH, WIDTH)) * 0.1).astype(np.float32), f"w{k}") for k in range(DEPTH)
-    )
+    model.graph.initializer.extend(onnx.numpy_helper.from_array((rng.standard_normal((WIDTH, WIDTH)) * 0.1).astype(np.float32), f"w{k}") for k in range(DEPTH))
     return netsens.load(model, provider="cpu")
 
 
@@ -69,6 +67,10 @@ def test_what_is_drawn_at_random_is_not_drawn_again() -> None:
 
 
 def test_values_are_freed_in_order() -> None:
-    model = netsens.load(onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 21]> g (float[4] x) => (float[4] y) { a = Exp(x) b = Softmax(a) c = Add(a, b) y = Softmax(c) }'))
+    model = netsens.load(
+        onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["" : 21]> g (float[4] x) => (float[4] y) { a = Exp(x) b = Softmax(a) c = Add(a, b) y = Softmax(c) }'
+        )
+    )
     # a and b; then c in the place of one of them; then c and y
     assert peak_bytes(model.graph) == 32

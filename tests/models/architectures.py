@@ -108,7 +108,9 @@ def vgg(width: int, size: int, hidden: int, classes: int) -> nn.Module:
             inputs = width * factor
         layers.append(nn.MaxPool2d(2))
     flat = inputs * (size // 32) ** 2
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(), nn.Dropout(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(), nn.Dropout(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+    )
 
 
 class Dense(nn.Module):

@@ -119,9 +119,7 @@ def test_an_initializer_that_is_listed_as_an_input() -> None:
 
 
 def test_an_empty_batch() -> None:
-    model = load(
-        "(float[N,3] x) => (float[N,3] y) { a = MatMul(x, w) r = Relu(a) s = Softmax<axis=1>(r) y = Add(s, b) }", w=SQUARE, b=np.ones((1, 3))
-    )
+    model = load("(float[N,3] x) => (float[N,3] y) { a = MatMul(x, w) r = Relu(a) s = Softmax<axis=1>(r) y = Add(s, b) }", w=SQUARE, b=np.ones((1, 3)))
     none = np.zeros((0, 3), np.float32)
     found = model.grad({"x": none}, wrt="all", target="[:,0]")
     assert found["x"].shape == (0, 3)
@@ -175,9 +173,7 @@ def test_sizes_that_turn_out_to_be_one(symbols: str, a: np.ndarray, b: np.ndarra
 
 @pytest.mark.parametrize("training", [True, False])
 def test_dropout_without_its_mask(training: bool) -> None:
-    model = load(
-        "(float[N,64] x, bool t) => (float[N,64] y, float[N,64] d) { r = Constant<value = float {0.5}>() d = Dropout<seed=3>(x, r, t) y = Mul(d, d) }"
-    )
+    model = load("(float[N,64] x, bool t) => (float[N,64] y, float[N,64] d) { r = Constant<value = float {0.5}>() d = Dropout<seed=3>(x, r, t) y = Mul(d, d) }")
     x = RNG.standard_normal((2, 64)).astype(np.float32)
     found = model.grad({"x": x, "t": np.asarray(training)}, wrt="x")["x"]
     scale = np.unique(np.round(found / (2 * x), 4))

@@ -29,10 +29,7 @@ def test_backend_case(case) -> None:  # type: ignore[no-untyped-def]
 
 def test_derivative_at_another_point() -> None:
     """The node may bind `xs` to values other than those that the graph computes with."""
-    nodes = [
-        helper.make_node("Mul", ["x", "x"], ["y"]),
-        helper.make_node("Gradient", ["at"], ["g"], domain=TRAINING, xs=["x"], y="y"),
-    ]
+    nodes = [helper.make_node("Mul", ["x", "x"], ["y"]), helper.make_node("Gradient", ["at"], ["g"], domain=TRAINING, xs=["x"], y="y")]
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", "at", "y", "g")]
     graph = helper.make_graph(nodes, "g", value[:2], value[2:])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(TRAINING, 1)], ir_version=8)

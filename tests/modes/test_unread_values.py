@@ -39,7 +39,9 @@ def test_what_is_never_read_is_passed_over(body: str, expected: list[float | Non
 
 
 def test_a_matrix_product_with_unread_rows() -> None:
-    body = "l = Log(x) t = Transpose(x) m = MatMul(l, t) first = Constant<value_ints=[0]>() second = Constant<value_ints=[1]>() y = Slice(m, first, second, first)"
+    body = (
+        "l = Log(x) t = Transpose(x) m = MatMul(l, t) first = Constant<value_ints=[0]>() second = Constant<value_ints=[1]>() y = Slice(m, first, second, first)"
+    )
     text = f'<ir_version: 10, opset_import: ["" : 21]> g (float[2,2] x) => (float[1,2] y) {{ {body} }}'
     x = np.array([[1, 2], [-1, 3]], np.float32)
     with pytest.warns(NetsensWarning, match="not read them"):

@@ -39,7 +39,9 @@ class Forks:
     def __init__(self, folder: Path) -> None:
         (folder / "parent.py").write_text(PARENT)
         environment = {**os.environ, "PYTHONPATH": str(SAMPLES.parent)}
-        self._parent = subprocess.Popen([sys.executable, folder / "parent.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1)
+        self._parent = subprocess.Popen(
+            [sys.executable, folder / "parent.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, bufsize=1
+        )
 
     def __enter__(self) -> Forks:
         return self

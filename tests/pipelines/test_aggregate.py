@@ -177,7 +177,16 @@ def test_the_picture_of_an_aggregate(tmp_path: Path) -> None:
 
 def test_wrong_aggregates(tmp_path: Path) -> None:
     table(tmp_path)
-    for wrong in (["--aggregate", "median"], ["--aggregate", "q0"], ["--aggregate", "q100"], ["--aggregate", "mean", "-o", "a.npy"], ["--aggregate", "mean", "-o", "a.xyz"], ["--aggregate", ""], ["--units", "std"], ["--aggregate", "mean", "--wrt", "params", "--units", "std"]):
+    for wrong in (
+        ["--aggregate", "median"],
+        ["--aggregate", "q0"],
+        ["--aggregate", "q100"],
+        ["--aggregate", "mean", "-o", "a.npy"],
+        ["--aggregate", "mean", "-o", "a.xyz"],
+        ["--aggregate", ""],
+        ["--units", "std"],
+        ["--aggregate", "mean", "--wrt", "params", "--units", "std"],
+    ):
         done = run("grad", DIABETES, "--input", "table.csv", *wrong, cwd=tmp_path)
         assert done.code == 2, wrong
         assert is_clear(done.err)

@@ -105,7 +105,9 @@ def test_files_onto_standard_output(data: Path) -> None:
 def test_gathered_results_are_those_of_single_runs(data: Path) -> None:
     together = run("grad", DIGITS, "--input", "data/a/*.npy", "--of", "logits", "--target", "argmax", "-o", "together/", "-v", cwd=data.parent)
     assert "share a run" in together.err
-    assert run("grad", DIGITS, "--input", "data/a/*.npy", "--of", "logits", "--target", "argmax", "-o", "single/", "--batch-size", "1", cwd=data.parent).code == 0
+    assert (
+        run("grad", DIGITS, "--input", "data/a/*.npy", "--of", "logits", "--target", "argmax", "-o", "single/", "--batch-size", "1", cwd=data.parent).code == 0
+    )
     for k in range(4):
         with np.load(data.parent / "together" / f"x{k}.npz") as a, np.load(data.parent / "single" / f"x{k}.npz") as b:
             np.testing.assert_allclose(a["image"], b["image"], rtol=1e-4, atol=1e-5 * np.abs(b["image"]).max())
@@ -175,17 +177,30 @@ def test_pictures(tmp_path: Path) -> None:
     assert read(InputSpec("x", np.dtype(np.float32), ("N", "h", "w", "c")), ImageOptions(layout="NHWC")).shape == (1, 40, 30, 3)
     found = read(InputSpec("x", np.dtype(np.float32), (1, 3, 224, 224)), PRESETS["imagenet"])
     resized = image.fromarray(pixels).resize((256, 341), image.Resampling.BILINEAR).crop((16, 58, 240, 282))
-    expected = (np.asarray(resized, np.float64).transpose(2, 0, 1) / 255 - np.array(PRESETS["imagenet"].mean)[:, None, None]) / np.array(PRESETS["imagenet"].std)[:, None, None]
+    expected = (np.asarray(resized, np.float64).transpose(2, 0, 1) / 255 - np.array(PRESETS["imagenet"].mean)[:, None, None]) / np.array(
+        PRESETS["imagenet"].std
+    )[:, None, None]
     np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_image_options_on_the_command_line(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     image.fromarray(np.full((28, 28), 51, np.uint8)).save(tmp_path / "p.png")
-    done = run("grad", DIGITS, "--input", "p.png", "--image-scale", "1/255", "--image-mean", "0.2", "--image-std", "0.5", "--of", "logits", "-o", "g.npy", cwd=tmp_path)
+    done = run(
+        "grad", DIGITS, "--input", "p.png", "--image-scale", "1/255", "--image-mean", "0.2", "--image-std", "0.5", "--of", "logits", "-o", "g.npy", cwd=tmp_path
+    )
     assert done.code == 0, done.err
-    np.testing.assert_allclose(np.load(tmp_path / "g.npy"), netsens.load(DIGITS).grad(np.zeros((1, 1, 28, 28), np.float32), of="logits")["image"], rtol=1e-5, atol=1e-6)
-    for wrong in (["--image-mean", "a"], ["--image-size", "0x3"], ["--image-layout", "XYZ"], ["--image-std", "0"], ["--image-mean", "1,2"], ["--image-size", "28x30"]):
+    np.testing.assert_allclose(
+        np.load(tmp_path / "g.npy"), netsens.load(DIGITS).grad(np.zeros((1, 1, 28, 28), np.float32), of="logits")["image"], rtol=1e-5, atol=1e-6
+    )
+    for wrong in (
+        ["--image-mean", "a"],
+        ["--image-size", "0x3"],
+        ["--image-layout", "XYZ"],
+        ["--image-std", "0"],
+        ["--image-mean", "1,2"],
+        ["--image-size", "28x30"],
+    ):
         done = run("grad", DIGITS, "--input", "p.png", *wrong, cwd=tmp_path)
         assert done.code == 2
         assert is_clear(done.err, wrong[0] if wrong != ["--image-mean", "1,2"] else "--image-mean")

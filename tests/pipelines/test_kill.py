@@ -176,7 +176,9 @@ def test_a_disk_without_room(start: Start, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the manifest meets it first
 
     environment = {**os.environ, "PYTHONPATH": str(SAMPLES.parent)}
-    done = subprocess.run([sys.executable, "-m", "netsens", *command("out/")], cwd=tmp_path, env=environment, capture_output=True, preexec_fn=little_room, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "netsens", *command("out/")], cwd=tmp_path, env=environment, capture_output=True, preexec_fn=little_room, check=False
+    )
     assert done.returncode == 2
     assert is_clear(done.stderr.decode(), "--resume")
     assert 0 < lines(tmp_path / "out") < 80

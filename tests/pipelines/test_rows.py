@@ -52,7 +52,12 @@ def test_the_summary_is_that_of_all_rows(more: str, tmp_path: Path) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.keys() == b.keys()
         assert (a["name"], a["shape"], a.get("feature"), a.get("nan")) == (b["name"], b["shape"], b.get("feature"), b.get("nan"))
-        np.testing.assert_allclose([a[k] for k in ("mean", "std", "min", "max", "l1", "l2", "zeros")], [b[k] for k in ("mean", "std", "min", "max", "l1", "l2", "zeros")], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            [a[k] for k in ("mean", "std", "min", "max", "l1", "l2", "zeros")],
+            [b[k] for k in ("mean", "std", "min", "max", "l1", "l2", "zeros")],
+            rtol=1e-4,
+            atol=1e-6,
+        )
 
 
 def test_rows_in_fortran_order_and_onto_standard_output(tmp_path: Path) -> None:

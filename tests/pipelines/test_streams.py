@@ -51,7 +51,9 @@ def test_arrays_one_after_another(tmp_path: Path) -> None:
 
 def test_each_result_leaves_before_the_next_input_comes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "netsens", "grad", str(DIGITS), "--input", "-", "--of", "logits", "-o", "-"]
-    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SAMPLES.parent)}) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SAMPLES.parent)}
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for x in digits(3):
@@ -139,7 +141,9 @@ def test_a_stream_into_a_folder_goes_on_where_it_stopped(tmp_path: Path) -> None
     whole = run(*call, "whole/", cwd=tmp_path, stdin=stream(given))
     assert whole.code == 0, whole.err
     rows = manifest(tmp_path / "whole")
-    assert [(row["input"], row["output"], row["status"]) for row in rows] == [("stdin" if k == 0 else f"stdin, number {k + 1}", f"stdin{'' if k == 0 else f'-{k + 1}'}.npz", "done") for k in range(5)]
+    assert [(row["input"], row["output"], row["status"]) for row in rows] == [
+        ("stdin" if k == 0 else f"stdin, number {k + 1}", f"stdin{'' if k == 0 else f'-{k + 1}'}.npz", "done") for k in range(5)
+    ]
     first = run(*call, "out/", cwd=tmp_path, stdin=stream(given)[:-5])
     assert first.code == 2
     assert is_clear(first.err, "stdin, number 5", "truncated")

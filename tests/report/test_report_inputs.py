@@ -227,11 +227,7 @@ def test_onnx_tensors_and_the_test_layout(tmp_path: Path) -> None:
 def test_bad_onnx_tensors(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     path = tmp_path / "bad.pb"
-    for content in (
-        b"",
-        b"no tensor at all",
-        onnx.numpy_helper.from_array(np.ones((1, 3), FLOAT)).SerializeToString()[:-3],
-    ):
+    for content in (b"", b"no tensor at all", onnx.numpy_helper.from_array(np.ones((1, 3), FLOAT)).SerializeToString()[:-3]):
         path.write_bytes(content)
         with pytest.raises(InputError, match="cannot be read as an ONNX tensor"):
             one(str(path))
@@ -502,10 +498,7 @@ def test_integers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"holds {value}, which does not fit the model's {want}"):
             one(saved(tmp_path / "x.npy", [[value]]), specs=[InputSpec("x", np.dtype(want), (1, 1))])
     with pytest.raises(InputError, match="does not fit"):
-        one(
-            saved(tmp_path / "x.npy", np.asarray([[2**63]], np.uint64)),
-            specs=[InputSpec("x", np.dtype(np.int64), (1, 1))],
-        )
+        one(saved(tmp_path / "x.npy", np.asarray([[2**63]], np.uint64)), specs=[InputSpec("x", np.dtype(np.int64), (1, 1))])
 
 
 def test_nan_and_infinity_are_warned_of(tmp_path: Path) -> None:

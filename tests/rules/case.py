@@ -78,7 +78,7 @@ class Case:
             inputs.append(f"{kind}[{','.join(dims)}] {name}" if dims else f"{kind} {name}")
         kind = "double" if np.dtype(dtype) == np.float64 else "float"
         imports = ", ".join(f'"{d}":{v}' for d, v in {"": self.opset, **self.domains}.items())
-        text = f'<ir_version: 10, opset_import: [{imports}]> g ({", ".join(inputs)}) => ({kind} {self.of}) {{ {self.text.replace("real[", kind + "[")} }}'
+        text = f"<ir_version: 10, opset_import: [{imports}]> g ({', '.join(inputs)}) => ({kind} {self.of}) {{ {self.text.replace('real[', kind + '[')} }}"
         model = onnx.parser.parse_model(text)
         model.graph.output[0].type.tensor_type.ClearField("shape")
         for name in self.constants:

@@ -9,7 +9,19 @@ import pytest
 import netsens
 from tests.rules.backend_cases import backend_cases
 
-NEWER = [c for c in backend_cases() if c.name in ("test_swiglu", "test_swiglu_alpha", "test_linear_attention_gated_delta", "test_attention_4d_causal_bf16", "test_linear_attention_fp16", "test_causal_conv_with_state_silu")]
+NEWER = [
+    c
+    for c in backend_cases()
+    if c.name
+    in (
+        "test_swiglu",
+        "test_swiglu_alpha",
+        "test_linear_attention_gated_delta",
+        "test_attention_4d_causal_bf16",
+        "test_linear_attention_fp16",
+        "test_causal_conv_with_state_silu",
+    )
+]
 
 
 @pytest.mark.parametrize("case", NEWER, ids=[c.name for c in NEWER])

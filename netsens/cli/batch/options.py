@@ -81,7 +81,9 @@ def check_destination(destination: str, plan: InputPlan, options: BatchOptions) 
         raise click.UsageError(f"--format {name} and -o {destination} contradict each other; leave --format out, or name a folder.")
     if options.aggregate is not None and destination not in (NOTHING, STANDARD_OUTPUT) and not is_folder(destination):
         if suffix not in (*TABLES, *ARCHIVES):
-            raise click.UsageError(f"an aggregate can't be written as '{destination}'; name a file that ends in one of {' '.join((*TABLES, *ARCHIVES))}, or a folder/.")
+            raise click.UsageError(
+                f"an aggregate can't be written as '{destination}'; name a file that ends in one of {' '.join((*TABLES, *ARCHIVES))}, or a folder/."
+            )
         check_output(destination if suffix not in TABLES else str(Path(destination).with_suffix(".csv")))
         return
     check_output(destination, is_batch=plan.is_batch)

@@ -41,7 +41,9 @@ class StandardOutput:
             self._table.add(plain(arrays), features)
             return
         if format_ == "npz" and self.count > 1:
-            raise UsageError(f"there are several results, and .npz archives can't be told apart on standard output: {'' if sparse else 'add --format jsonl, or '}name a folder")
+            raise UsageError(
+                f"there are several results, and .npz archives can't be told apart on standard output: {'' if sparse else 'add --format jsonl, or '}name a folder"
+            )
         if sparse:
             write_sparse("-", arrays, sys.stdout.buffer)
             return

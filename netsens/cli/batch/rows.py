@@ -25,7 +25,9 @@ def run_rows(batch: Batch, size: int, progress: Progress) -> None:
     from netsens.report.summary import joined
 
     if batch.plot is not None:
-        raise click.UsageError("--plot draws whole results, and with --batch-size they are never in memory; add --aggregate for a picture of all rows, or leave it out.")
+        raise click.UsageError(
+            "--plot draws whole results, and with --batch-size they are never in memory; add --aggregate for a picture of all rows, or leave it out."
+        )
     blocks = _blocks(batch, size)
     path = blocks.path
     progress.total = blocks.total

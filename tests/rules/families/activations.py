@@ -58,10 +58,7 @@ CASES = [
     Case("PRelu", "y = PRelu(x, s)", {"x": (2, 3), "s": (1,)}),
     Case("PRelu", "y = PRelu(x, s)", {"x": (2, 3, 4), "s": (4,)}, wrt=("s",)),
     # Flat: nothing passes, and what goes round it does
-    *(
-        Case(op, f"f = {op}(x) y = Mul(f, x)", {"x": np.array([[0.3, 1.7, -2.4], [5.2, -0.8, 3.1]])}, opset=22)
-        for op in ["Floor", "Ceil", "Round", "Sign"]
-    ),
+    *(Case(op, f"f = {op}(x) y = Mul(f, x)", {"x": np.array([[0.3, 1.7, -2.4], [5.2, -0.8, 3.1]])}, opset=22) for op in ["Floor", "Ceil", "Round", "Sign"]),
     Case("Hardmax", "f = Hardmax(x) y = Mul(f, x)", {"x": (3, 4)}),
     Case("Hardmax", "f = Hardmax<axis=0>(x) y = Mul(f, x)", {"x": (3, 4)}),
     Case("ArgMax", "i = ArgMax<axis=1, keepdims=0>(x) f = CastLike(i, x) m = ReduceSum<keepdims=0>(x) y = Mul(f, m)", {"x": (3, 4)}),

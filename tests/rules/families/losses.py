@@ -34,10 +34,7 @@ CASES = [
         for op in BOTH
         for reduction in ("mean", "sum", "none")
     ),
-    *(
-        Case(op, f"y = {op}<ignore_index=3>(x, t, w)", {"x": (3, 4), "t": FLAT.astype(np.int32), "w": WEIGHTS}, constants=("w",), wrt=("x",))
-        for op in BOTH
-    ),
+    *(Case(op, f"y = {op}<ignore_index=3>(x, t, w)", {"x": (3, 4), "t": FLAT.astype(np.int32), "w": WEIGHTS}, constants=("w",), wrt=("x",)) for op in BOTH),
     Case("SoftmaxCrossEntropyLoss", "y, p = SoftmaxCrossEntropyLoss(x, t)", {"x": (3, 4), "t": FLAT}, of="p"),
     Case("SoftmaxCrossEntropyLoss", "y, p = SoftmaxCrossEntropyLoss(x, t)", {"x": (3, 4), "t": FLAT}),
     Case("SoftmaxCrossEntropyLoss", "l, p = SoftmaxCrossEntropyLoss<ignore_index=0>(x, t, w) y = Mul(l, p)", {"x": (2, 4, 3), "t": PIXELS, "w": WEIGHTS}),

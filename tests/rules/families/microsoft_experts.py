@@ -44,7 +44,13 @@ def packed(settings: str, bits: int = 4, size: int = 0, wide: int = 1, zeros: bo
     while not operands[-1]:
         operands.pop()
     text = f"y = QMoE<expert_weight_bits={bits}{f', block_size={size}' if size else ''}, {settings}>({', '.join(operands)})"
-    return own("QMoE", text, inputs, constants=[k for k in ("u", "us", "uz", "v", "vs", "vz") if k in inputs], wrt=[k for k in ("x", "r", "b", "w", "us") if k in inputs])
+    return own(
+        "QMoE",
+        text,
+        inputs,
+        constants=[k for k in ("u", "us", "uz", "v", "vs", "vz") if k in inputs],
+        wrt=[k for k in ("x", "r", "b", "w", "us") if k in inputs],
+    )
 
 
 CASES = [

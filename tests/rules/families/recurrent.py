@@ -48,13 +48,13 @@ for _op in ("RNN", "GRU", "LSTM"):
     CASES += [
         case(_op),
         case(_op, "b"),
-        case(_op, ALL[_op], "direction=\"reverse\""),
-        case(_op, ALL[_op], "direction=\"bidirectional\"", outputs=_last, symbolic=False),
-        case(_op, ALL[_op] + " lens", "direction=\"bidirectional\"", symbolic=False),
+        case(_op, ALL[_op], 'direction="reverse"'),
+        case(_op, ALL[_op], 'direction="bidirectional"', outputs=_last, symbolic=False),
+        case(_op, ALL[_op] + " lens", 'direction="bidirectional"', symbolic=False),
         case(_op, ALL[_op] + " lens", outputs=_last),
-        case(_op, "b lens", "direction=\"reverse\"", outputs=", y"),
+        case(_op, "b lens", 'direction="reverse"', outputs=", y"),
         case(_op, ALL[_op], "layout=1"),
-        case(_op, "b", "layout=1, direction=\"bidirectional\"", outputs=", y", symbolic=False),
+        case(_op, "b", 'layout=1, direction="bidirectional"', outputs=", y", symbolic=False),
         case(_op, "b h0", "clip=0.4"),
         case(_op, "b h0", outputs="all, last", after=" t = Tanh(all) u = ReduceSum(t) y = Mul(u, last)"),
     ]

@@ -43,10 +43,7 @@ CASES = [
     # Both signs, large numbers, zeros
     *(over(op, f"{axes('1', 1)} y = OP(x, a)", {"x": (3, 4)}, domain=(-2.0, 2.0)) for op in ALL if op != "ReduceLogSum"),
     Case("ReduceLogSumExp", f"{axes('1', 1)} y = ReduceLogSumExp<keepdims=0>(x, a)", {"x": LARGE}, against_body=False, because="the body overflows"),
-    *(
-        Case("ReduceProd", f"{axes('1', 1)} y = ReduceProd<keepdims={k}>(x, a)", {"x": x})
-        for k, x in ((0, ONE_ZERO), (1, TWO_ZEROS), (0, MANY_ZEROS))
-    ),
+    *(Case("ReduceProd", f"{axes('1', 1)} y = ReduceProd<keepdims={k}>(x, a)", {"x": x}) for k, x in ((0, ONE_ZERO), (1, TWO_ZEROS), (0, MANY_ZEROS))),
     Case("ReduceProd", "y = ReduceProd(x)", {"x": TWO_ZEROS}),
     Case("ReduceMax", f"{axes('1', 1)} s = Mul(x, x) y = ReduceMax<keepdims=0>(s, a)", {"x": (3, 4)}),
     # Cumulative

@@ -102,6 +102,12 @@ class Model:
         self._sessions: dict[Any, Session] = {}
         self._prepared: dict[Any, Prepared] = {}
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(
+            f"{name}: {'?' if t.shape is None else 'x'.join('?' if d is None else str(d) for d in t.shape) or 'a number'}" for name, t in self.inputs.items()
+        )
+        return f"<netsens.Model {'' if self.path is None else f'{self.path.name} '}({inputs})>"
+
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: the graph and the gradient graphs built from it. Sessions are opened anew there."""
         graph = self.__dict__.get("graph")

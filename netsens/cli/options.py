@@ -143,6 +143,7 @@ def read_cotangent(model: Model, option: str, of: str | None) -> Any:
 
     import numpy as np
 
+    from netsens.errors import InputError
     from netsens.graph.dtypes import numpy_dtype
     from netsens.graph.names import find_layer
     from netsens.report.inputs import read_inputs
@@ -152,7 +153,10 @@ def read_cotangent(model: Model, option: str, of: str | None) -> Any:
     known = model.graph.types.get(layer)
     dtype = numpy_dtype(known.dtype) if known is not None and known.dtype else np.dtype(np.float32)
     spec = InputSpec(layer, dtype, known.shape if known is not None else None)
-    return next(read_inputs([option], [spec], stdin=sys.stdin.buffer)).arrays[layer]
+    try:
+        return next(read_inputs([option], [spec], stdin=sys.stdin.buffer)).arrays[layer]
+    except InputError as error:
+        raise InputError(f"--cotangent: {error}") from error
 
 
 def parse_shapes(options: Sequence[str], specs: Sequence[InputSpec]) -> dict[str, tuple[int, ...]]:

@@ -102,7 +102,7 @@ def test_cotangent_of_the_wrong_shape(tmp_path: Path) -> None:
     np.save(tmp_path / "g.npy", np.zeros((1, 9), np.float32))
     done = run("grad", DIGITS, "--input", DIGIT, "--of", "logits", "--cotangent", "g.npy", cwd=tmp_path)
     assert done.code == 2
-    assert is_clear(done.err, "1x9")
+    assert is_clear(done.err, "--cotangent", "1x9")
 
 
 def test_pickled_objects_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import netsens
+from tests.cli.shell import SAMPLES
 
 MLP = Path(__file__).parents[2] / "sample_models" / "diabetes_mlp.onnx"
 ONES = np.ones((2, 10), np.float32)
@@ -46,3 +47,7 @@ def test_results_are_the_callers_own() -> None:
         array[...] = 7
     for name, array in model.grad(ONES, wrt="all").items():
         np.testing.assert_array_equal(array, kept[name])
+
+
+def test_a_model_says_what_it_is() -> None:
+    assert repr(netsens.load(SAMPLES / "digits_cnn.onnx")) == "<netsens.Model digits_cnn.onnx (image: Nx1x28x28)>"

@@ -13,7 +13,7 @@ import numpy as np
 
 from netsens.errors import InputError, NetsensWarning, RunError, ToleranceError, UsageError
 from netsens.graph.dtypes import numpy_dtype
-from netsens.graph.graph import Array, Graph, TensorType, pruned, walk
+from netsens.graph.graph import Array, Graph, TensorType, pruned, shape_text, walk
 from netsens.graph.names import selectors_of
 from netsens.run.feeds import Feeds, fed, fitted, symbol_lengths
 from netsens.run.session import Program, RunOptions, Session
@@ -103,9 +103,7 @@ class Model:
         self._prepared: dict[Any, Prepared] = {}
 
     def __repr__(self) -> str:
-        inputs = ", ".join(
-            f"{name}: {'?' if t.shape is None else 'x'.join('?' if d is None else str(d) for d in t.shape) or 'a number'}" for name, t in self.inputs.items()
-        )
+        inputs = ", ".join(f"{name}: {'?' if t.shape is None else shape_text(t.shape, 'a number')}" for name, t in self.inputs.items())
         return f"<netsens.Model {'' if self.path is None else f'{self.path.name} '}({inputs})>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -194,10 +192,8 @@ class Model:
     def _grad_as_it_is(
         self, feeds: dict[str, Array], wrt: str | Sequence[str], of: str | None, target: Target, cotangent: Any, method: str, memory_limit: int | None
     ) -> tuple[GradientPlan, dict[str, Array]]:
-        plan = self.plan(wrt=wrt, of=of, target=target, cotangent=cotangent is not None, feeds=feeds, method=method)
-        self._check_memory(plan, feeds, 1, memory_limit)
-        if memory_limit is not None:
-            plan = self._limited(feeds, memory_limit, wrt=wrt, of=of, target=target, cotangent=cotangent is not None, method=method)
+        question: dict[str, Any] = {"wrt": wrt, "of": of, "target": target, "cotangent": cotangent is not None, "method": method}
+        plan = self.plan(feeds=feeds, **question) if memory_limit is None else self._limited(feeds, memory_limit, **question)
         for note in (*plan.notes, *plan.zeros.values()):
             warnings.warn(note, NetsensWarning, stacklevel=3)
         try:
@@ -219,7 +215,9 @@ class Model:
         key = ("limited", memory_limit, shapes, *map(repr, question.values()))
         if key not in self._plans:
             graph = specialised(self.observed(feeds), dict(shapes))
-            self._plans[key] = within(plan_gradient(graph, **question), graph, memory_limit)
+            plan = plan_gradient(graph, **question)
+            self._check_memory(plan, feeds, 1, memory_limit)
+            self._plans[key] = within(plan, graph, memory_limit)
         return self._plans[key]
 
     def _without_unread_values(self, result: dict[str, Array], feeds: dict[str, Array], *, cotangent: Any, **question: Any) -> dict[str, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from netsens.errors import InputError, NoPathError
 from netsens.graph.emit import Builder
-from netsens.graph.graph import Array, Graph, pruned
+from netsens.graph.graph import Array, Graph, pruned, shape_text
 from netsens.graph.names import find_layer
 from netsens.graph.shapes import constant_type
 from netsens.modes.activity import carries
@@ -120,7 +120,5 @@ def fitted_cotangent(cotangent: object, layer: str, shape: Sequence[int]) -> Arr
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise InputError(f"The cotangent of '{layer}' holds {array.dtype} numbers, and floating point numbers are wanted.")
     if array.shape != tuple(shape):
-        raise InputError(
-            f"The cotangent has shape {'x'.join(map(str, array.shape)) or '()'}, and '{layer}' has {'x'.join(map(str, shape)) or '()'}; they must be the same."
-        )
+        raise InputError(f"The cotangent has shape {shape_text(array.shape, '()')}, and '{layer}' has {shape_text(shape, '()')}; they must be the same.")
     return array

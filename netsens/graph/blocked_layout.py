@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from netsens.graph.graph import Array, Graph, Node
+from netsens.graph.graph import Array, Graph, Node, free_name
 from netsens.graph.nested import settled
 
 BLOCKED = "com.microsoft.nchwc"
+BLOCK = 16  # channels that onnxruntime keeps side by side where the processor has AVX-512; 8 where it doesn't
 # Activations that onnxruntime fuses, with the attributes that their parameters are; those of Clip are inputs.
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "": (), "Relu": (), "Sigmoid": (), "Tanh": (), "LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Clip": (),
@@ -73,25 +74,18 @@ class _Rewriting:
                 self.nodes.append(replace(node, domain=""))
 
     def op(self, op: str, *inputs: str, to: str = "", **attributes: Any) -> str:
-        name = to or self._fresh(f"unblocked/{op.lower()}")
+        name = to or free_name(f"unblocked/{op.lower()}", self._taken)
         self.nodes.append(Node(op, inputs, (name,), attributes))
         return name
 
     def ints(self, *values: int) -> str:
-        name = self._fresh("unblocked/constant")
+        name = free_name("unblocked/constant", self._taken)
         self.constants[name] = np.asarray(values, np.int64)
         return name
 
     def number(self, value: float) -> str:
-        name = self._fresh("unblocked/number")
+        name = free_name("unblocked/number", self._taken)
         self.constants[name] = np.asarray(value, np.float32)
-        return name
-
-    def _fresh(self, hint: str) -> str:
-        name, k = hint, 0
-        while name in self._taken:
-            name, k = f"{hint}_{k}", k + 1
-        self._taken.add(name)
         return name
 
     def _blocked(self, node: Node) -> None:
@@ -141,7 +135,7 @@ class _Rewriting:
             self.op(kind, x, to=y, **dict(zip(_ACTIVATIONS[kind], parameters, strict=False)))
 
     def _upsampled(self, node: Node) -> None:
-        scales = self._fresh("unblocked/scales")
+        scales = free_name("unblocked/scales", self._taken)
         self.constants[scales] = np.asarray(node.attributes["scales"], np.float32)
         given = {k: v for k, v in node.attributes.items() if k in ("mode", "coordinate_transformation_mode")}
         mode = given.get("mode", "nearest")

@@ -17,7 +17,7 @@ import numpy as np
 from netsens.errors import RuleError
 from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.fold import fold
-from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType
+from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType, free_name
 from netsens.graph.infer import infer_node
 from netsens.graph.shapes import INT64, constant_type, known
 
@@ -212,12 +212,7 @@ class Builder:
 
     def fresh_name(self, base: str) -> str:
         """`base`, or the like of it where that is taken."""
-        name, k = base, len(self._used)
-        while name in self._used:
-            name = f"{base}_{k}"
-            k += 1
-        self._used.add(name)
-        return name
+        return free_name(base, self._used)
 
     @contextmanager
     def apart(self) -> Iterator[None]:

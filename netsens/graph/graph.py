@@ -5,7 +5,7 @@ Large constants are views into the model file and are never copied."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -152,6 +152,20 @@ class Graph:
                 used |= graph.names()
         used.discard("")
         return used
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """`name`, or the like of it where that is taken; it is taken from then on."""
+    free, k = name, len(taken)
+    while free in taken:
+        free, k = f"{name}_{k}", k + 1
+    taken.add(free)
+    return free
+
+
+def shape_text(shape: Sequence[Dim], single: str = "") -> str:
+    """`1x3xNx?` for a sentence; `single` where there are no axes."""
+    return "x".join("?" if size is None else str(size) for size in shape) or single
 
 
 def walk(graph: Graph, visit: Callable[[Graph], Graph]) -> Graph:

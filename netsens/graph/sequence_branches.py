@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from netsens.graph.graph import Graph, Node, pruned
+from netsens.graph.graph import Graph, Node, free_name, pruned
 
 
 def inserted_after_branches(graph: Graph) -> Graph:
@@ -25,11 +25,7 @@ def inserted_after_branches(graph: Graph) -> Graph:
             if None in inserts or len(sequences) != 1:
                 continue
             (sequence,) = sequences
-            element = f"{output or sequence}/element"
-            while element in taken:
-                element += "~"
-            taken.add(element)
-            outputs[k] = element
+            outputs[k] = element = free_name(f"{output or sequence}/element", taken)
             for (key, branch), insert in zip(list(branches.items()), inserts, strict=True):
                 assert insert is not None
                 branches[key] = pruned(branch, [insert.inputs[1] if i == k else o for i, o in enumerate(branch.outputs)])

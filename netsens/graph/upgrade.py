@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import UnsupportedError
-from netsens.graph.graph import Array, Graph, Node, TensorType, walk
+from netsens.graph.graph import Array, Graph, Node, TensorType, free_name, walk
 
 TARGET_OPSET = 21
 FLOAT = 1
@@ -34,11 +34,7 @@ class Lift:
         return graph
 
     def fresh(self, hint: str) -> str:
-        name, k = f"upgrade/{hint}", len(self._used)
-        while name in self._used:
-            name, k = f"upgrade/{hint}_{k}", k + 1
-        self._used.add(name)
-        return name
+        return free_name(f"upgrade/{hint}", self._used)
 
     def constant(self, array: Array) -> str:
         name = self.fresh("constant")

@@ -15,7 +15,7 @@ import netsens.rules  # noqa: F401  # declares every operator
 from netsens.errors import InputError, NoPathError, UsageError
 from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.emit import Builder
-from netsens.graph.graph import Array, Graph
+from netsens.graph.graph import Array, Graph, shape_text
 from netsens.graph.shapes import known
 from netsens.jacobian.cost import Cost, cost_of
 from netsens.jacobian.extras import scipy_module
@@ -291,8 +291,8 @@ class Linearization:
             elif v.shape[1:] == shape and v.ndim == len(shape) + 1:
                 single.add(False)
             else:
-                wanted = "x".join(map(str, shape)) or "()"
-                raise InputError(f"The direction for '{name}' has shape {'x'.join(map(str, v.shape)) or '()'}; it needs {wanted}, or [K, {wanted}].")
+                wanted = shape_text(shape, "()")
+                raise InputError(f"The direction for '{name}' has shape {shape_text(v.shape, '()')}; it needs {wanted}, or [K, {wanted}].")
             result[name] = np.ascontiguousarray(v)
         if len(single) > 1 or len({v.shape[0] for v in result.values()}) > 1:
             raise InputError("The directions differ in number between tensors; give each the same leading axis, or none of them one.")

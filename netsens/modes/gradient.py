@@ -40,24 +40,9 @@ def append_vjp(graph: Graph, of: str, wrt: Sequence[str], *, seed: Value | None 
 
 
 # Operators that only move or choose the numbers they are given.
-_MOVES = frozenset(
-    [
-        "Concat",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
+_MOVES = {
+    "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"
+}  # fmt: skip
 
 
 def _moved_to(graph: Graph, of: Sequence[str]) -> frozenset[str]:

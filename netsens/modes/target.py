@@ -10,7 +10,7 @@ import numpy as np
 
 from netsens.errors import UsageError
 from netsens.graph.emit import Builder, Value
-from netsens.graph.graph import Dim
+from netsens.graph.graph import Dim, shape_text
 
 Target = Any  # None, "argmax", an int, a list of ints, or a tuple of ints and slices
 
@@ -87,10 +87,6 @@ def _largest(op: Builder, y: Value) -> Value:
     return op.GatherElements(rows, op.ArgMax(rows, axis=1, keepdims=1), axis=1)
 
 
-def _shape(shape: Sequence[Dim]) -> str:
-    return "x".join("?" if size is None else str(size) for size in shape)
-
-
 def check_target(shape: Sequence[int], target: Target) -> None:
     """Raises `UsageError` where a layer of this shape, which a run has shown, lacks a component that a target asks for."""
     if isinstance(target, (int, list)):
@@ -105,7 +101,7 @@ def _check(shape: Sequence[Dim], axis: int, indices: Sequence[int]) -> None:
     size = shape[axis]
     for index in indices:
         if isinstance(size, int) and not -size <= index < size:
-            raise UsageError(f"The target {index} is outside the layer, which has {size} components along axis {axis} (its shape is {_shape(shape)}).")
+            raise UsageError(f"The target {index} is outside the layer, which has {size} components along axis {axis} (its shape is {shape_text(shape)}).")
 
 
 def _written_out(items: Sequence[Any], rank: int) -> list[Any]:
@@ -120,7 +116,7 @@ def _written_out(items: Sequence[Any], rank: int) -> list[Any]:
 def _sliced(op: Builder, y: Value, items: Sequence[Any]) -> Value:
     written = _written_out(items, y.rank)
     if len(written) > y.rank:
-        raise UsageError(f"The target has {len(written)} axes and the layer {y.rank} (its shape is {_shape(y.shape)}).")
+        raise UsageError(f"The target has {len(written)} axes and the layer {y.rank} (its shape is {shape_text(y.shape)}).")
     result = y
     for axis, item in enumerate(written):
         if isinstance(item, int):

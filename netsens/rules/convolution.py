@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.blocked_layout import BLOCK
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Shape
 from netsens.rules.windows import Place, Windows, columns, kernel_of, layout, places, taps, taps_last
@@ -22,7 +23,6 @@ from netsens.rules.words import NodeView, bilinear, linear, view
 MANY_CHANNELS, FEW_PLACES, MANY_PLACES, MOST_COLUMNS = 32, 200, 400, 1 << 26
 # A depthwise weight's products are summed position by position up to so many, twice as fast as columns for 7x7 (96 channels of 56x56: 7 ms to 18).
 MANY_PRODUCTS = 64
-BLOCK = 16  # channels that onnxruntime keeps side by side
 
 
 def convolved_back(op: Builder, g: Value, weight: Value, windows: Windows, sizes: Sequence[Place], group: int) -> Value:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsens.graph.graph import Array, Graph, Node, pruned
+from netsens.graph.blocked_layout import BLOCK
+from netsens.graph.graph import Array, Graph, Node, free_name, pruned
 
-BLOCK = 16  # channels, where the processor has AVX-512; 8 where it doesn't
 DIRECT = 8  # a Conv with fewer input channels reads them as they are
 FLOAT = 1
 STEEP = float(np.float32(3e38))
@@ -138,7 +138,7 @@ class _Blocks:
         if g not in self.inside:
             g = self._brought_inside(g, channels)
         if high < np.inf:
-            g = self._product(g, self._step(y, channels, high, -1.0), self.fresh("masked"))
+            g = self._product(g, self._step(y, channels, high, -1.0), free_name("blocked/masked", self.used))
         return Node("Mul", (g, self._step(y, channels, low, 1.0)), node.outputs, {}, "", node.name)
 
     def _bounds(self, condition: str) -> tuple[str, float, float] | None:
@@ -168,7 +168,7 @@ class _Blocks:
         if key not in self.masks:
             weight = self._constant(np.full((channels, 1, 1, 1), sign * (STEEP if bound == 0 else 1.0), np.float32))
             bias = () if bound == 0 else (self._constant(np.full(channels, -sign * bound, np.float32)),)
-            steep, mask = self.fresh("steep"), self.fresh("mask")
+            steep, mask = free_name("blocked/steep", self.used), free_name("blocked/mask", self.used)
             self._append(Node("Conv", (y, weight, *bias), (steep,), {"group": channels}))
             self._append(Node("HardSigmoid", (steep,), (mask,), {"alpha": STEEP, "beta": 0.0}))
             self.graph.types[steep] = self.graph.types[mask] = self.original.types[y]
@@ -177,7 +177,7 @@ class _Blocks:
 
     def _brought_inside(self, g: str, channels: int) -> str:
         """g times one, in blocks: what is added to it further on, and its masks, stay there too."""
-        output = self.fresh("inside")
+        output = free_name("blocked/inside", self.used)
         self._append(Node("Conv", (g, self._constant(np.ones((channels, 1, 1, 1), np.float32))), (output,), {"group": channels}))
         self.graph.types[output] = self.original.types[g]
         return output
@@ -188,13 +188,6 @@ class _Blocks:
         return output
 
     def _constant(self, array: Array) -> str:
-        name = self.fresh("weight")
+        name = free_name("blocked/weight", self.used)
         self.graph.constants[name] = array
-        return name
-
-    def fresh(self, hint: str) -> str:
-        name = f"blocked/{hint}_{len(self.used)}"
-        while name in self.used:
-            name += "_"
-        self.used.add(name)
         return name

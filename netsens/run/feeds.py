@@ -9,7 +9,7 @@ import numpy as np
 
 from netsens.errors import InputError
 from netsens.graph.dtypes import numpy_dtype
-from netsens.graph.graph import Array, TensorType
+from netsens.graph.graph import Array, TensorType, shape_text
 
 Feeds = Mapping[str, Any]
 
@@ -52,8 +52,8 @@ def fitted(name: str, given: Any, type_: TensorType) -> Array:
     if type_.shape is not None:
         fits = len(type_.shape) == array.ndim and all(not isinstance(d, int) or d == s for d, s in zip(type_.shape, array.shape, strict=True))
         if not fits:
-            wanted = "x".join(str(d if d is not None else "?") for d in type_.shape) or "a single number"
-            raise InputError(f"'{name}' has shape {'x'.join(map(str, array.shape)) or '()'}, and the model wants {wanted}.")
+            wanted = shape_text(type_.shape, "a single number")
+            raise InputError(f"'{name}' has shape {shape_text(array.shape, '()')}, and the model wants {wanted}.")
     return array
 
 

@@ -19,6 +19,7 @@ from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.fold import fold
 from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType, free_name
 from netsens.graph.infer import infer_node
+from netsens.graph.pieces import joined_before
 from netsens.graph.shapes import INT64, constant_type, known
 
 _FOLD_ELEMENTS = 4096  # constants up to this size are computed while building
@@ -277,6 +278,10 @@ class Builder:
             simple = simplified(self, op, inputs, attributes)
             if simple is not None:
                 return simple
+        if op == "Split" and not domain:
+            pieces = joined_before(self, inputs, attributes, outputs)
+            if pieces is not None:
+                return tuple(pieces) if outputs > 1 else pieces[0]
         names = tuple(i.name if i is not None else "" for i in inputs)
         key = (op, domain, names, _frozen(attributes), outputs)
         known_outputs = self._lookup(key)
@@ -615,8 +620,14 @@ def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attribute
             if target is not None and x.static and (target > 0).all() and tuple(int(t) for t in target) == x.shape:
                 return x
             node = op.producer(x)
-            if node is not None and node.op == "Reshape" and not node.domain and target is not None and (target != 0).all():
+            if node is not None and node.op in ("Reshape", "Squeeze", "Unsqueeze") and not node.domain and target is not None and (target != 0).all():
                 return op.retyped(op.Reshape(op.value(node.inputs[0]), y), None)
+        case "Squeeze" if y is not None and y.constant is not None:
+            node = op.producer(x)
+            if node is not None and node.op == "Unsqueeze" and not node.domain:
+                axes = op.value(node.inputs[1]).constant
+                if axes is not None and {int(a) % x.rank for a in axes} == {int(a) % x.rank for a in y.constant}:
+                    return op.value(node.inputs[0])
         case "Expand" if y is not None:
             target = y.constant
             if target is not None and x.static and len(target) <= x.rank and all(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from netsens.errors import RuleError
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Node
+from netsens.graph.pieces import placed_together
 from netsens.modes.activity import spread
 from netsens.modes.forward import expanded, require_rule
 from netsens.rules.words import NodeView, Rule, rule_of, view
@@ -63,6 +64,7 @@ def _total(op: Builder, sums: dict[str, list[Value]], name: str) -> Value | None
     if not name or not parts:
         return None
     if len(parts) > 1:
+        parts = placed_together(op, parts)
         total = parts[0]
         for part in parts[1:]:
             total = op.Add(total, part)

@@ -31,6 +31,14 @@ def sliced(shape: Sequence[int], starts: Sequence[int], ends: Sequence[int], axe
     return Case("Slice", f"y = Slice({', '.join(operands)})", {"x": tuple(shape), **given}, constants=tuple(k for k in given if k not in runtime))
 
 
+def cut(*spans: tuple[int, int]) -> Case:
+    """Several slices of the rows of one matrix, each bent in another way, read one after another."""
+    bends = ["Tanh", "Exp", "Sin", "Cos"]
+    given = {"a": ints(0)} | {f"{end}{k}": ints(at) for k, span in enumerate(spans) for end, at in zip("se", span, strict=True)}
+    text = " ".join(f"p{k} = Slice(x, s{k}, e{k}, a) q{k} = {bends[k]}(p{k})" for k in range(len(spans)))
+    return Case("Slice", f"{text} y = Concat<axis=0>({', '.join(f'q{k}' for k in range(len(spans)))})", {"x": (6, 12), **given}, constants=tuple(given))
+
+
 def padded(
     shape: Sequence[int], pads: Sequence[int], mode: str = "constant", value: bool = False, axes: Sequence[int] | None = None, runtime: str = ""
 ) -> Case:
@@ -114,6 +122,12 @@ CASES = [
     sliced((6, 5), [1], [5], [1], runtime="a"),
     sliced((6, 5), [1, 1], [5, 3], runtime="se"),
     Case("Slice", "p = Slice(x, s, e, a) q = Slice(x, e, f, a) y = Mul(p, q)", {"x": (2, 6), **HALVES}, constants=tuple(HALVES)),
+    cut((0, 2), (4, 6), (2, 4)),
+    cut((3, 5), (1, 3)),
+    cut((0, 2), (4, 6)),
+    cut((0, 2), (2, 6), (0, 2)),
+    cut((0, 4), (2, 6)),
+    cut((0, 6), (0, 2), (2, 4)),
     # Padding
     padded((2, 3), [1, 0, 2, 1]),
     padded((2, 3), [1, 0, 2, 1], value=True),

@@ -14,7 +14,7 @@ import numpy as np
 from netsens.errors import InputError, NetsensWarning, RunError, ToleranceError, UsageError
 from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.graph import Array, Graph, TensorType, pruned, shape_text, walk
-from netsens.graph.names import selectors_of
+from netsens.graph.selectors import selectors_of
 from netsens.run.feeds import Feeds, fed, fitted, symbol_lengths
 from netsens.run.session import Program, RunOptions, Session
 

@@ -13,7 +13,8 @@ from netsens.analyse.richardson import STEPS, slope_at
 from netsens.analyse.thresholds import threshold_steps
 from netsens.errors import NoPathError, UnsupportedError, UsageError
 from netsens.graph.graph import Array, Graph, pruned
-from netsens.graph.names import find_wrt, is_group
+from netsens.graph.names import find_wrt
+from netsens.graph.selectors import is_group
 from netsens.jacobian.gradient import first_floats, stand_in_note
 from netsens.modes.activity import carries, depends
 from netsens.modes.target import Target

@@ -148,11 +148,11 @@ class Question:
 
 def run_one(pending: PendingSample, question: Question, destination: str, format_: str | None, summary: str | None, plot: str | None, say: Messages) -> int:
     """Computes, writes and sums up a single sample."""
-    from netsens.pipeline.question import Answer, GradientQuestion
     from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, output_path, write_arrays
     from netsens.report.plot import plot_array
     from netsens.report.progress import Progress
     from netsens.report.render import default_kind, render
+    from netsens.report.summary import tensor_rows
 
     # A run by finite differences has a bar of its own, and two bars would draw over each other.
     with Progress(1, "grad", quiet=not say.progress or question.differences) as progress:
@@ -168,7 +168,7 @@ def run_one(pending: PendingSample, question: Question, destination: str, format
     stream = sys.stderr if destination == STANDARD_OUTPUT else sys.stdout
     kind = summary or default_kind(stream)
     if kind != "none" and not (stream is sys.stderr and (say.quiet or summary is None)):
-        render(GradientQuestion(question.model, []).rows(sample, Answer(arrays)), kind, stream)  # type: ignore[arg-type]
+        render(tensor_rows(arrays, sample.features), kind, stream)  # type: ignore[arg-type]
     if plot:
         name, array = next(iter(arrays.items()))
         plot_array(plot, name, array, input_array=sample.arrays.get(name), features=sample.features.get(name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import sys
 import threading
 from importlib import import_module
@@ -73,6 +72,7 @@ def netsens() -> None:
 
 
 INTERRUPTED = 130
+TERMINATED = 143  # 128 and the number of SIGTERM
 
 
 def main() -> NoReturn:
@@ -99,7 +99,7 @@ def run(arguments: list[str]) -> int:
         return int(stop.exit_code)
     except Terminated:
         say("netsens: terminated; what was written is whole.")
-        return 128 + signal.SIGTERM
+        return TERMINATED
     except (KeyboardInterrupt, click.Abort):
         say("netsens: interrupted; what was written is whole.")
         return INTERRUPTED

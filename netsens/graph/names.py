@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from netsens.errors import NotFoundError, UsageError
 from netsens.graph.graph import Graph, Node
 from netsens.graph.read import is_float
+from netsens.graph.selectors import GLOB
 from netsens.graph.shapes import BOOL, INT64
 
 FLOATS = {1, 10, 11, 16}
-_GLOB = set("*?[")
 
 
 def find_layer(graph: Graph, selector: str | None) -> str:
@@ -44,7 +44,7 @@ def _named_layer(graph: Graph, selector: str | None) -> str:
     if len(by_node) == 1:
         return by_node[0]
     labels = named + [(v, v) for v in values]
-    if _GLOB & set(selector):
+    if GLOB & set(selector):
         found = [v for name, v in labels if fnmatch.fnmatchcase(name, selector)]
     else:
         found = [v for name, v in labels if _ends_with(name, selector)]
@@ -54,17 +54,6 @@ def _named_layer(graph: Graph, selector: str | None) -> str:
     if found:
         raise NotFoundError(f"'{selector}' names {len(found)} layers: {_listed(found)}. Give a longer name.")
     raise NotFoundError(f"There is no layer '{selector}'{_nearest(selector, [name for name, _ in labels])}")
-
-
-def selectors_of(wrt: str | Sequence[str]) -> list[str]:
-    """What is differentiated by, as a list of selectors."""
-    chosen = [wrt] if isinstance(wrt, str) else list(wrt) if isinstance(wrt, Iterable) else [wrt]
-    if not chosen:
-        raise UsageError("Nothing is named to differentiate by: give --wrt a name, inputs, params or all.")
-    for selector in chosen:
-        if not isinstance(selector, str):
-            raise UsageError(f"What is differentiated by is chosen by name, and {selector!r} was given.")
-    return chosen
 
 
 def find_wrt(graph: Graph, selectors: Sequence[str]) -> list[str]:
@@ -81,11 +70,6 @@ def parameters(graph: Graph) -> list[str]:
     return [*graph.parameters, *quantised]
 
 
-def is_group(selectors: Iterable[str]) -> bool:
-    """Whether the selectors are groups or globs, in which tensors without a path are passed over."""
-    return all(s in ("inputs", "params", "all") or _GLOB & set(s) for s in selectors)
-
-
 def _find_group(graph: Graph, selector: str) -> list[str]:
     if selector == "inputs":
         return list(graph.inputs)
@@ -98,7 +82,7 @@ def _find_group(graph: Graph, selector: str) -> list[str]:
     if selector in graph.inputs or selector in graph.constants or selector in inner:
         return [selector]
     candidates = [*graph.inputs, *parameters(graph)]
-    if _GLOB & set(selector):
+    if GLOB & set(selector):
         matches = [name for name in candidates if fnmatch.fnmatchcase(name, selector)]
         if matches:
             return matches

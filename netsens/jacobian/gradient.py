@@ -9,7 +9,8 @@ import netsens.rules  # noqa: F401  # declares every operator
 from netsens.errors import NoPathError, UsageError
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Graph, pruned
-from netsens.graph.names import find_layer, find_wrt, is_group, selectors_of
+from netsens.graph.names import find_layer, find_wrt
+from netsens.graph.selectors import is_group, selectors_of
 from netsens.jacobian.gradient_plan import GradientPlan
 from netsens.modes.activity import Cut, active_values, carries, cuts_between, depends
 from netsens.modes.difference import difference_rule

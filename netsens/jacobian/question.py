@@ -9,7 +9,8 @@ import netsens.rules  # noqa: F401  # declares every operator
 from netsens.errors import NoPathError, UsageError
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Array, Graph, pruned
-from netsens.graph.names import find_layer, find_wrt, is_group, selectors_of
+from netsens.graph.names import find_layer, find_wrt
+from netsens.graph.selectors import is_group, selectors_of
 from netsens.graph.shapes import known
 from netsens.jacobian.gradient import float_stand_ins, paths
 from netsens.modes.activity import carries

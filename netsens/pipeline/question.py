@@ -15,7 +15,7 @@ from netsens.graph.graph import Array, Graph, walk
 from netsens.model import Model
 from netsens.report.inputs import Sample
 from netsens.report.outputs import encoded, write_arrays
-from netsens.report.summary import summarize
+from netsens.report.summary import summarize, tensor_rows
 
 Row = dict[str, Any]
 
@@ -78,14 +78,7 @@ class GradientQuestion:
         return self.model.grad_of_strangers(arrays, self.wrt, self.of, self.target, cotangent, method=self.method, memory_limit=self.memory_limit)
 
     def rows(self, sample: Sample, answer: Answer) -> list[Row]:
-        """A row a tensor; then one a feature, where the features have names."""
-        found = []
-        for name, array in answer.arrays.items():
-            found.append(summarize(name, array))
-            features = sample.features.get(name, [])
-            if array.ndim == 2 and array.shape[1] == len(features):
-                found += [{"name": name, "feature": feature, **_without_name(summarize(name, array[:, k]))} for k, feature in enumerate(features)]
-        return found
+        return tensor_rows(answer.arrays, sample.features)
 
     def write(self, path: str, sample: Sample, answer: Answer) -> None:
         features = {name: sample.features[name] for name in answer.arrays if name in sample.features}
@@ -175,10 +168,6 @@ class JacobianQuestion:
 
     def key(self) -> str:
         return _key(self.model, ["jacobian", self.wrt, self.of, self.target, self.mode, self.sparse, self.per_sample, self.method])
-
-
-def _without_name(row: Row) -> Row:
-    return {k: v for k, v in row.items() if k != "name"}
 
 
 def _key(model: Model, asked: Sequence[Any]) -> str:

@@ -6,12 +6,16 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from netsens.errors import InputError, NetsensWarning
 from netsens.report.dtypes import Array
-from netsens.report.images import PLAIN, ImageOptions, read_image
 from netsens.report.specs import InputSpec, quoted
-from netsens.report.tables import Table, assign_columns
+
+# Pictures and tables have readers of their own, imported where there is one.
+if TYPE_CHECKING:
+    from netsens.report.images import ImageOptions
+    from netsens.report.tables import Table
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class TableContent:
 
     def assign(self, specs: Sequence[InputSpec], *, sole: bool) -> Assigned:
         """The whole table for one input, or for several the columns of their names."""
+        from netsens.report.tables import assign_columns
+
         arrays, features = assign_columns(self.table, specs, whole=sole)
         if not arrays:
             raise InputError(
@@ -88,16 +94,18 @@ class ImageContent:
 
     encoded: bytes
     source: str
-    options: ImageOptions = PLAIN
+    options: ImageOptions | None = None
 
     def assign(self, specs: Sequence[InputSpec], *, sole: bool) -> Assigned:
         """The picture for the one input that it can be meant for."""
+        from netsens.report.images import PLAIN, read_image
+
         if not sole:
             raise InputError(
                 f"{self.source!r} is one picture and the model has several inputs: write --input NAME={self.source}, "
                 f"with NAME one of {quoted(spec.name for spec in specs)}"
             )
-        return Assigned({specs[0].name: read_image(io.BytesIO(self.encoded), specs[0], self.source, self.options)})
+        return Assigned({specs[0].name: read_image(io.BytesIO(self.encoded), specs[0], self.source, self.options or PLAIN)})
 
 
 Content = ArrayContent | TableContent | ImageContent

@@ -16,9 +16,7 @@ from netsens.report.contents import ArrayContent, Content, ImageContent, TableCo
 from netsens.report.dtypes import Array
 from netsens.report.json_lines import holds_lines, read_lines
 from netsens.report.npy import MAGIC, Resumed, read_npy
-from netsens.report.parquet import read_parquet
 from netsens.report.remote import is_remote, read_remote
-from netsens.report.tables import read_table
 
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _PICKLE_MAGIC = b"\x80"
@@ -134,6 +132,8 @@ def _damaged(source: str, what: str, error: Exception) -> InputError:
 
 
 def _decode_table(stream: BinaryIO, source: str) -> TableContent:
+    from netsens.report.tables import read_table
+
     delimiter = "\t" if source.lower().endswith(".tsv") else None
     try:
         text = stream.read().decode("utf-8-sig")
@@ -240,6 +240,8 @@ def _decode_lines(stream: BinaryIO, source: str) -> Content:
 
 
 def _decode_parquet(stream: BinaryIO, source: str) -> TableContent:
+    from netsens.report.parquet import read_parquet
+
     return TableContent(read_parquet(stream, source))
 
 

@@ -7,11 +7,10 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from netsens.errors import InputError, NetsensWarning
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 Kind = Literal["float", "integer", "boolean", "text", "complex", "other"]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,7 @@ from netsens.report.specs import InputSpec
 LARGEST_RANDOM_INTEGER = 9
 
 
-@dataclass(frozen=True)
-class Generator:
+class Generator(NamedTuple):
     """One of the words. `random`: standard normal floats, integers from 0 to 9, fair booleans, the same for a seed."""
 
     word: Literal["random", "zeros", "ones"]

@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from netsens.errors import InputError, NetsensWarning, UsageError
 from netsens.report.contents import ArrayContent, Content, ImageContent, TableContent
 from netsens.report.decode import DECODERS, numbered_tensors, read_path, read_stream
 from netsens.report.dtypes import Array, convert, warn_of_non_finite
 from netsens.report.generate import Generator, generated_shape, parse_generator
-from netsens.report.images import PLAIN, ImageOptions
 from netsens.report.json_lines import JSON_LINES
 from netsens.report.lists import FileNames, StreamNames, read_list
 from netsens.report.remote import is_remote, remote_files
 from netsens.report.specs import InputSpec, check_shape, format_shape, nearest, quoted
+
+if TYPE_CHECKING:
+    from netsens.report.images import ImageOptions
 
 DEFAULT_SOURCE = "random:0"
 STANDARD_INPUT = "-"
@@ -36,8 +38,7 @@ class Sample:
     features: dict[str, list[str]] = field(default_factory=dict)  # input -> the names of its columns
 
 
-@dataclass(frozen=True)
-class PendingSample:
+class PendingSample(NamedTuple):
     """A sample that is known of and not read yet, so that one bad file of a batch fails alone."""
 
     name: str
@@ -107,7 +108,7 @@ def plan_inputs(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     stdin: BinaryIO | None = None,
     inputs_from: str | None = None,
-    image: ImageOptions = PLAIN,
+    image: ImageOptions | None = None,
 ) -> InputPlan:
     """Which samples the `--input` options ask for; nothing is read yet but a stream's and the shared files' names.
 
@@ -158,8 +159,7 @@ class FileReader:
         return self.reader.sample(name, path, {self.number: read_path(path)})
 
 
-@dataclass(frozen=True)
-class RowReader:
+class RowReader(NamedTuple):
     """Makes samples of rows of the one array that a file holds."""
 
     reader: _Reader
@@ -236,13 +236,12 @@ class _Shared:
         return self._contents[key]
 
 
-@dataclass(frozen=True)
-class _Reader:
+class _Reader(NamedTuple):
     specs: Sequence[InputSpec]
     sources: Sequence[_Source]
     shapes: Mapping[str, tuple[int, ...]]
     shared: _Shared
-    image: ImageOptions = PLAIN
+    image: ImageOptions | None = None
 
     def sample(self, name: str, text: str, own: Mapping[int, Content]) -> Sample:
         """One sample: its own content and the shared ones assigned and conformed, then the generated inputs."""
@@ -254,7 +253,7 @@ class _Reader:
             if source.generator is not None:
                 continue
             content = own[source.number] if source.number in own else self.shared.content(source)
-            if isinstance(content, ImageContent):
+            if isinstance(content, ImageContent) and self.image is not None:
                 content = replace(content, options=self.image)
             targets = [spec for spec in self.specs if (spec.name == source.input_name if source.input_name else spec.name not in named)]
             sole = source.input_name is not None or len(self.specs) == 1

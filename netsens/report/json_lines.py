@@ -11,7 +11,6 @@ import numpy as np
 from netsens.errors import InputError
 from netsens.report.contents import ArrayContent, Content, TableContent
 from netsens.report.dtypes import Array
-from netsens.report.tables import Table
 
 JSON_LINES = ".jsonl"
 
@@ -54,6 +53,8 @@ def _content(line: bytes, where: str, number: int, nested: Callable[[object, str
     if not isinstance(value, dict):
         return ArrayContent((("", nested(value, repr(where))),), where, textual=True, single=True)
     if value and not any(isinstance(part, (list, dict)) for part in value.values()):
+        from netsens.report.tables import Table
+
         # Numbers by names are a row of a table; for a model whose inputs are single numbers the columns find them by the same names.
         for name, part in value.items():
             if part is None:

@@ -1,4 +1,4 @@
-"""`.npy` arrays read from files and streams. Of many small files the header's text would cost more than the numbers, so each text is parsed once."""
+"""`.npy` arrays, as files and streams have them. Of many small files the header's text would cost more than the numbers, so each text is parsed once."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ def read_npy(stream: BinaryIO) -> Array:
 def _by_numpy(head: bytes, stream: BinaryIO) -> Array:
     array: Array = np.lib.format.read_array(Resumed(head, stream), allow_pickle=False)
     return array
+
+
+def npy_header(array: Array) -> bytes:
+    """What stands before an array's numbers."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+    return stream.getvalue()
 
 
 @lru_cache(maxsize=256)

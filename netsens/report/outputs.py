@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,8 @@ from netsens.report.atomic import replacing, unwritable
 from netsens.report.dtypes import Array, widened
 from netsens.report.extras import require
 from netsens.report.json_lines import json_line
+from netsens.report.npy import npy_header
+from netsens.report.npz import write_npz
 from netsens.report.remote import is_remote, write_remote
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def encoded(arrays: Mapping[str, Array], suffix: str) -> bytes | None:
     if suffix == ".npy":
         write_npy(stream, next(iter(plain.values())))
     else:
-        _write_archive(stream, plain)
+        write_npz(stream, plain)
     return stream.getvalue()
 
 
@@ -151,9 +152,7 @@ def write_stream(stream: IO[bytes], arrays: Mapping[str, Array], format_: str | 
         elif format_ == "npy" or (format_ is None and len(arrays) == 1):
             write_npy(stream, next(iter(arrays.values())))
         else:
-            whole = io.BytesIO()  # a zip archive is finished at its front, which a pipe cannot do
-            _write_archive(whole, arrays)
-            stream.write(whole.getbuffer())
+            write_npz(stream, arrays)
         stream.flush()
     except BrokenPipeError:
         raise
@@ -163,7 +162,7 @@ def write_stream(stream: IO[bytes], arrays: Mapping[str, Array], format_: str | 
 
 def write_npy(stream: IO[bytes], array: Array) -> None:
     """An array in C order as `.npy`. NumPy's own writer hands the numbers to C, and an error of the system (no room, no reader) loses its name there."""
-    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+    stream.write(npy_header(array))
     if array.size:
         stream.write(array.data)
 
@@ -191,18 +190,7 @@ def _write_npy(path: Path, arrays: Mapping[str, Array], features: Mapping[str, S
 
 def _write_npz(path: Path, arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]]) -> None:
     with path.open("wb") as stream:
-        _write_archive(stream, arrays)
-
-
-def _write_archive(stream: IO[bytes], arrays: Mapping[str, Array]) -> None:
-    # numpy.savez takes names as keyword arguments, so that a tensor called "file" would break it
-    import zipfile
-
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, array in arrays.items():
-            # a ZipInfo of our own: no clock in it, so that the same results are the same bytes
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+        write_npz(stream, arrays)
 
 
 def _write_lines(path: Path, arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]]) -> None:
@@ -227,6 +215,8 @@ def _write_hdf5(path: Path, arrays: Mapping[str, Array], features: Mapping[str, 
 
 
 def _write_csv(path: Path, arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]]) -> None:
+    import csv
+
     columns, rows = as_table(arrays, features, ".csv")
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TextIO
 
@@ -35,6 +33,8 @@ def render(rows: Sequence[Row], kind: TableKind, stream: TextIO, *, width: int |
         for row in rows:
             stream.write(json.dumps(json_ready(dict(row)), ensure_ascii=False, allow_nan=False) + "\n")
     elif kind == "csv":
+        import csv
+
         columns = _columns(rows)
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
@@ -168,4 +168,8 @@ def _total(widths: Mapping[str, int], columns: Sequence[str]) -> int:
 
 
 def _width_of(stream: TextIO) -> int:
-    return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns if stream.isatty() else PIPED_WIDTH
+    if not stream.isatty():
+        return PIPED_WIDTH
+    import shutil
+
+    return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,17 @@ def summarize(name: str, array: Array) -> Row:
     if nans:
         row["nan"] = nans
     return row
+
+
+def tensor_rows(arrays: Mapping[str, Array], features: Mapping[str, Sequence[str]]) -> list[Row]:
+    """A row a tensor; then one a feature, where the features have names."""
+    found = []
+    for name, array in arrays.items():
+        found.append(summarize(name, array))
+        names = features.get(name, ())
+        if array.ndim == 2 and array.shape[1] == len(names):
+            found += [{"name": name, "feature": feature} | summarize(name, array[:, k]) for k, feature in enumerate(names)]
+    return found
 
 
 def joined(first: Row, second: Row) -> Row:

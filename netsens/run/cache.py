@@ -4,7 +4,6 @@ a folder that cannot be written is no error: building again is always possible."
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -15,9 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+try:
+    from _blake2 import blake2b  # hashlib's own; with hashlib comes OpenSSL, which takes longer to load than an entry to read
+except ImportError:
+    from hashlib import blake2b
+
 MOST_BYTES = 1 << 30  # of the whole folder; the entries that were used longest ago go first
 HASHED_BYTES = 16 << 20  # larger files are read once, and known by their stamp from then on
 OFF = ("0", "off", "no", "none")
+_PART = 1 << 18
 _MAGIC = b"netsens cache 1\n"
 _DIGEST = 32
 _SETTLED = 2 * 10**9  # nanoseconds after a change, before which another might leave the same stamp
@@ -59,7 +64,7 @@ def default_folder() -> Path | None:
 
 def digest(*parts: object) -> str:
     """A name for what the parts say."""
-    return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=20).hexdigest()
+    return blake2b(json.dumps(parts, default=str).encode(), digest_size=20).hexdigest()
 
 
 class Cache:
@@ -95,7 +100,7 @@ class Cache:
             try:
                 with temporary.open("xb") as file:
                     file.write(_MAGIC)
-                    file.write(hashlib.blake2b(body, digest_size=_DIGEST).digest())
+                    file.write(blake2b(body, digest_size=_DIGEST).digest())
                     file.write(body)
                 os.replace(temporary, path)
             except BaseException:
@@ -168,7 +173,7 @@ class Cache:
 def _read(content: memoryview) -> tuple[dict[str, Any], memoryview] | None:
     start = len(_MAGIC) + _DIGEST
     body = content[start:]
-    if content[: len(_MAGIC)] != _MAGIC or hashlib.blake2b(body, digest_size=_DIGEST).digest() != content[len(_MAGIC) : start]:
+    if content[: len(_MAGIC)] != _MAGIC or blake2b(body, digest_size=_DIGEST).digest() != content[len(_MAGIC) : start]:
         return None
     length = int.from_bytes(body[:8], "little")
     return json.loads(bytes(body[8 : 8 + length])), body[8 + length :]
@@ -176,4 +181,7 @@ def _read(content: memoryview) -> tuple[dict[str, Any], memoryview] | None:
 
 def _hashed(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+        found = blake2b(digest_size=20)
+        while part := file.read(_PART):
+            found.update(part)
+        return found.hexdigest()

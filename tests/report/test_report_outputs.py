@@ -7,13 +7,14 @@ import io
 import os
 import stat
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from netsens.errors import OutputError, UsageError
-from netsens.report import extras
+from netsens.report import extras, npz
 from netsens.report.atomic import replacing, write_bytes_atomically
 from netsens.report.outputs import check_output, is_folder, output_path, write_arrays, write_stream
 
@@ -44,6 +45,36 @@ def test_npz_keeps_names_and_is_the_same_bytes_each_time(tmp_path: Path) -> None
         same(dict(archive), arrays())
     write_arrays(tmp_path / "b.npz", arrays())
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize("large", [0x7FFFFFFF, 300, 50])
+def test_npz_is_an_archive_as_zipfile_has_it(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fields of 64 bits too, which are there where a size or a place is large."""
+    monkeypatch.setattr(npz, "_LARGE", large)
+    held = {
+        **{name: np.asarray(array, order="C") for name, array in arrays().items()},
+        "ü/ö": np.float32(3).reshape(()),
+        "none": np.zeros((0, 4)),
+        "half": np.ones((2, 3), np.float16),
+        "complex": np.full(3, 1 + 2j),
+    }
+    stream = io.BytesIO()
+    npz.write_npz(stream, held)
+    with zipfile.ZipFile(stream) as archive:
+        assert archive.testzip() is None
+        for name, member in zip(held, archive.infolist(), strict=True):
+            assert (member.filename, member.compress_type, member.date_time) == (f"{name}.npy", zipfile.ZIP_STORED, (1980, 1, 1, 0, 0, 0))
+            found = np.load(io.BytesIO(archive.read(member)))
+            assert found.dtype == held[name].dtype
+            np.testing.assert_array_equal(found, held[name])
+
+
+def test_npz_of_many_arrays() -> None:
+    stream = io.BytesIO()
+    npz.write_npz(stream, {str(k): np.int8([k % 100]) for k in range(0x10001)})
+    with zipfile.ZipFile(stream) as archive:
+        assert len(archive.infolist()) == 0x10001
+        assert np.load(io.BytesIO(archive.read("65536.npy"))) == 36
 
 
 def test_npy_holds_one(tmp_path: Path) -> None:

@@ -28,8 +28,10 @@ def image_options(command: Command) -> Command:
     return command
 
 
-def parse_image_options(preset: str | None, size: str | None, scale: str | None, mean: str | None, std: str | None, layout: str | None) -> ImageOptions:
-    """The options as the reader of pictures has them; those given override the preset's."""
+def parse_image_options(preset: str | None, size: str | None, scale: str | None, mean: str | None, std: str | None, layout: str | None) -> ImageOptions | None:
+    """The options as the reader of pictures has them; those given override the preset's. None where there are none."""
+    if all(option is None for option in (preset, size, scale, mean, std, layout)):
+        return None
     from netsens.report.images import LAYOUTS, PLAIN, PRESETS
 
     found = PRESETS[preset] if preset else PLAIN

@@ -68,7 +68,6 @@ def threads_for(jobs: int) -> int | None:
 def check_destination(destination: str, plan: InputPlan, options: BatchOptions) -> None:
     """Raises before any computing where results could not go to `destination`."""
     from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, check_inputs_kept, check_output, is_folder
-    from netsens.report.rows import TABLES
 
     name, suffix = options.format_, Path(destination).suffix.lower()
     if name is not None and destination == NOTHING:
@@ -80,6 +79,8 @@ def check_destination(destination: str, plan: InputPlan, options: BatchOptions) 
     if name is not None and destination not in (NOTHING, STANDARD_OUTPUT) and not is_folder(destination) and suffix != f".{name}":
         raise click.UsageError(f"--format {name} and -o {destination} contradict each other; leave --format out, or name a folder.")
     if options.aggregate is not None and destination not in (NOTHING, STANDARD_OUTPUT) and not is_folder(destination):
+        from netsens.report.rows import TABLES
+
         if suffix not in (*TABLES, *ARCHIVES):
             raise click.UsageError(
                 f"an aggregate can't be written as '{destination}'; name a file that ends in one of {' '.join((*TABLES, *ARCHIVES))}, or a folder/."

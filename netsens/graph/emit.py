@@ -124,6 +124,8 @@ class Builder:
         self.active: AbstractSet[str] = parent.active if parent else frozenset()
         # Values whose numbers are those of what is differentiated, moved at most.
         self.exposed: AbstractSet[str] = parent.exposed if parent else frozenset()
+        # What a reverse rule computes besides the node itself, to keep values on the way: the node's outputs, and what equals them. None: not asked for.
+        self.instead: dict[str, str] | None = None
         self._used: set[str] = parent._used if parent else graph.names()
         self._used.update(taken)
         self._linear: set[str] = parent._linear if parent else set()
@@ -353,6 +355,12 @@ class Builder:
                 return node
             scope = None if scope._apart else scope.parent
         return None
+
+    def stand_for(self, node: Node, outputs: Sequence[Value | None]) -> None:
+        """Says that these values, which a derivative needs, equal the node's outputs, so that the node need not run as well."""
+        names = [(o, y.name) for o, y in zip(node.outputs, outputs, strict=False) if o and y is not None]
+        if self.instead is not None and not self.finite_only and names and all(self._producer.get(o) is node for o, _ in names):
+            self.instead.update(names)
 
     def is_fixed(self, value: Value, steps: int = 8) -> bool:
         """Whether the value is computed from constants alone, in a few steps."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from netsens.graph.emit import Builder, Value
-from netsens.graph.graph import Graph, TensorType, pruned
+from netsens.graph.graph import Graph, Node, TensorType, pruned
+from netsens.graph.order import in_order
 from netsens.modes import control, loops  # noqa: F401  # they declare how If, Loop and Scan are differentiated
 from netsens.modes.activity import active_values
 from netsens.modes.forward import push
@@ -35,8 +36,23 @@ def append_vjp(graph: Graph, of: str, wrt: Sequence[str], *, seed: Value | None 
         if not ones:
             seeds[of] = seed.name
     op.exposed = _moved_to(op.graph, [of])
+    op.instead = {}
     found = pull(op, list(op.graph.nodes), {of: seed}, active_values(op.graph, wrt))
+    op.graph.nodes = computed_once(op.graph.nodes, op.instead)
+    op.instead = None
     return Derivative(op.graph, seeds, {w: found[w].name for w in wrt if w in found}, {v: g.name for v, g in found.items()})
+
+
+def computed_once(nodes: list[Node], instead: Mapping[str, str]) -> list[Node]:
+    """The nodes without those whose outputs other nodes give `instead`, which come where they are first needed."""
+    if not instead:
+        return nodes
+    kept: list[Node] = []
+    for node in nodes:
+        outputs = [o for o in node.outputs if o]
+        given = bool(outputs) and all(o in instead for o in outputs)
+        kept += [Node("Identity", (instead[o],), (o,)) for o in outputs] if given else [node]
+    return in_order(kept)
 
 
 # Operators that only move or choose the numbers they are given.
@@ -65,8 +81,6 @@ def append_jvp(graph: Graph, of: Sequence[str], wrt: Sequence[str], *, op: Build
 
 def output_named(op: Builder, value: Value, name: str) -> str:
     """A copy of the value under a name of the caller's choosing, so that no value of the user's is renamed."""
-    from netsens.graph.graph import Node
-
     op.add(Node("Identity", (value.name,), (name,)), [TensorType(value.dtype, value.type.shape)])
     return name
 

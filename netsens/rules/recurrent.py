@@ -1,10 +1,11 @@
-"""RNN, GRU and LSTM as a Scan over time, in all their variants; this is what is differentiated. The model itself keeps onnxruntime's fused node.
+"""What RNN, GRU and LSTM share as a Scan over time: activations, layouts, directions, lengths, initial states. Their steps are in `recurrent_cells.py`.
 
 The input's part of all gates is one product over all steps, outside the Scan; the Scan holds the recurrence alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from netsens.errors import UnsupportedError
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Graph, Node, TensorType
-from netsens.rules.words import NodeView, expansion
+from netsens.rules.words import NodeView
 
 Activation = Callable[[Builder, Value], Value]
 Step = Callable[[Builder, list[Value], list[Value]], tuple[list[Value], list[Value]]]
@@ -82,6 +83,16 @@ def scan(op: Builder, step: Step, states: Sequence[Value], reads: Sequence[Value
     return values[: len(states)], values[len(states) :]
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A recurrence as a Scan: `cell(d)` is a direction's step, `first` are its states by kind and direction, `reads` the input's part of the gates by
+    direction."""
+
+    cell: Callable[[int], Step]
+    first: Sequence[Sequence[Value]]
+    reads: Sequence[Value]
+
+
 class Recurrence:
     """A recurrent node's operands, brought to the default layout, direction by direction."""
 
@@ -99,13 +110,13 @@ class Recurrence:
         direction = direction.decode() if isinstance(direction, bytes) else direction
         self.directions = 2 if direction == "bidirectional" else 1
         self.backward = [direction == "reverse", True][: self.directions]
-        self.w = self._each(w)
-        self.r = self._each(r)
-        self.b = self._each(n.input(3))
+        self.w = self.each(w)
+        self.r = self.each(r)
+        self.b = self.each(n.input(3))
         self.mask = self._mask(n.input(4))
-        self.h0 = self._states(n.input(5))
+        self.h0 = self.states(n.input(5))
 
-    def _each(self, x: Value | None) -> list[Value | None]:
+    def each(self, x: Value | None) -> list[Value | None]:
         """[D, ...] -> D times [...]"""
         op = self.op
         if x is None:
@@ -113,14 +124,14 @@ class Recurrence:
         parts = [x] if self.directions == 1 else op.Split(x, axis=0, num_outputs=2, outputs=2)
         return [op.Squeeze(part, [0]) for part in parts]
 
-    def _states(self, x: Value | None) -> list[Value]:
+    def states(self, x: Value | None) -> list[Value]:
         """The initial states, [B, H] a direction."""
         op = self.op
         if x is None:
             zeros = op.Expand(op.constant(0.0, self.x), op.vector([op.dim(self.x, 1), self.hidden]))
             return [op.retyped(zeros, (self.x.shape[1], self.hidden))] * self.directions
         # [B, D, H] -> [D, B, H]
-        each = self._each(op.Transpose(x, perm=[1, 0, 2]) if self.layout else x)
+        each = self.each(op.Transpose(x, perm=[1, 0, 2]) if self.layout else x)
         return [op.retyped(e, (self.x.shape[1], self.hidden)) for e in each if e is not None]
 
     def _mask(self, lengths: Value | None) -> Value | None:
@@ -160,39 +171,41 @@ class Recurrence:
         bound = self.n["clip"]
         return op.Clip(x, -float(bound), float(bound)) if bound else x
 
-    def run(self, cell: Callable[[int], Step], first: Sequence[Sequence[Value]], reads: Sequence[Value]) -> list[Value | None]:
-        """Y and the last states of all directions. `cell(d)` takes the states and its slice of `reads[d]`, and gives the next states."""
+    def run(self, steps: Steps, keeping: bool = False) -> tuple[list[Value | None], list[list[Value]]]:
+        """Y and the last states of all directions; and, where it is `keeping` them, for each direction the states after every step and what the cell
+        writes besides, [T, B, ..]."""
         op, n = self.op, self.n
-        whole: list[Value] = []
+        whole: list[list[Value]] = []
         finals: list[list[Value]] = []
         for d in range(self.directions):
-            inner = cell(d)
+            inner = steps.cell(d)
 
             def step(body: Builder, states: list[Value], slices: list[Value], inner: Step = inner) -> tuple[list[Value], list[Value]]:
-                after, _ = inner(body, states, slices)
+                after, besides = inner(body, states, slices)
                 written = after[0]
                 if self.mask is not None:
                     # A sample that has ended keeps its states and writes zeros.
                     after = [body.Where(slices[1], new, old) for new, old in zip(after, states, strict=True)]
                     written = body.Where(slices[1], written, 0.0)
+                if keeping:
+                    return after, [written, *after[1:], *besides]
                 return after, [written] if n.outputs[0] is not None else []
 
-            last, outputs = scan(op, step, first[d], [reads[d], *([self.mask] if self.mask is not None else [])], self.backward[d])
-            whole += outputs
+            reads = [steps.reads[d], *([self.mask] if self.mask is not None else [])]
+            last, outputs = scan(op, step, [s[d] for s in steps.first], reads, self.backward[d])
+            whole.append(outputs)
             finals.append(last)
-        shape = (self.x.shape[1], self.hidden)
-        return [self._all_steps(whole, shape), *(self._last([f[k] for f in finals], k, shape) for k in range(len(first[0])))]
+        y = None if n.outputs[0] is None else self._all_steps([w[0] for w in whole])
+        return [y, *(self._last([f[k] for f in finals], k) for k in range(len(steps.first)))], whole
 
-    def _all_steps(self, parts: list[Value], shape: Any) -> Value | None:
+    def _all_steps(self, parts: list[Value]) -> Value:
         """[T, B, H] a direction -> [T, D, B, H], or [B, T, D, H] in the other layout"""
         op = self.op
-        if not parts:
-            return None
         parts = [op.Unsqueeze(p, [1]) for p in parts]
         y = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
         return op.Transpose(y, perm=[2, 0, 1, 3]) if self.layout else y
 
-    def _last(self, parts: list[Value], k: int, shape: Any) -> Value | None:
+    def _last(self, parts: list[Value], k: int) -> Value | None:
         """[B, H] a direction -> [D, B, H], or [B, D, H] in the other layout"""
         op = self.op
         if k + 1 >= len(self.n.outputs) or self.n.outputs[k + 1] is None:
@@ -209,105 +222,5 @@ def _number(x: Value, axis: int, n: NodeView) -> int:
     return dim
 
 
-@expansion("RNN")
-def rnn(op: Builder, n: NodeView) -> list[Value | None]:
-    """h' = f(x W' + h R' + b)"""
-    parts = Recurrence(op, n, 1)
-    functions = activations(n, ["Tanh"], parts.directions)
-
-    def cell(d: int) -> Step:
-        r = parts.recurrent(d)
-
-        def step(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
-            return [functions[d][0](body, parts.clipped(body, slices[0] + body.MatMul(states[0], body.value(r.name))))], []
-
-        return step
-
-    reads = [parts.projected(d, _sum(*parts.biases(d))) for d in range(parts.directions)]
-    return parts.run(cell, [[h] for h in parts.h0], reads)
-
-
-def _sum(a: Value | None, b: Value | None) -> Value | None:
-    return None if a is None or b is None else a + b
-
-
-def _split(op: Builder, x: Value, count: int, axis: int = -1) -> list[Value]:
+def in_parts(op: Builder, x: Value, count: int, axis: int = -1) -> list[Value]:
     return list(op.Split(x, axis=axis, num_outputs=count, outputs=count))
-
-
-@expansion("GRU")
-def gru(op: Builder, n: NodeView) -> list[Value | None]:
-    """h' = (1 - z) g(x Wh' + (r h) Rh' + b) + z h, or with r (h Rh' + b) where linear_before_reset says so."""
-    parts = Recurrence(op, n, 3)
-    functions = activations(n, ["Sigmoid", "Tanh"], parts.directions)
-    after = bool(n["linear_before_reset"])
-    hidden = parts.hidden
-
-    def cell(d: int) -> Step:
-        f, g = functions[d]
-        r = parts.recurrent(d)
-        bias = parts.biases(d)[1]
-        # Where the reset comes after the product, the candidate's recurrent bias is reset too; elsewhere it joins the input's part.
-        inner_bias = _split(op, bias, 3, 0)[2] if bias is not None and after else None
-        # [H, 3 H] -> [H, 2 H], [H, H]
-        gates, candidate = op.Split(r, op.constant([2 * hidden, hidden]), axis=1, outputs=2)
-
-        def step(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
-            (h,) = states
-            if after:
-                x_zr, x_h = body.Split(slices[0], body.constant([2 * hidden, hidden]), axis=-1, outputs=2)
-                h_zr, h_h = body.Split(body.MatMul(h, body.value(r.name)), body.constant([2 * hidden, hidden]), axis=-1, outputs=2)
-            else:
-                x_zr, x_h = body.Split(slices[0], body.constant([2 * hidden, hidden]), axis=-1, outputs=2)
-                h_zr = body.MatMul(h, body.value(gates.name))
-            z, reset = _split(body, f(body, parts.clipped(body, x_zr + h_zr)), 2)
-            if after:
-                inner = reset * (h_h if inner_bias is None else h_h + body.value(inner_bias.name))
-            else:
-                inner = body.MatMul(reset * h, body.value(candidate.name))
-            new = g(body, parts.clipped(body, x_h + inner))
-            return [new + z * (h - new)], []
-
-        return step
-
-    reads = []
-    for d in range(parts.directions):
-        first, second = parts.biases(d)
-        if second is not None and after:
-            zr, _ = op.Split(second, op.constant([2 * hidden, hidden]), axis=0, outputs=2)
-            second = op.Concat(zr, op.Expand(op.constant(0.0, zr), [hidden]), axis=0)
-        reads.append(parts.projected(d, _sum(first, second)))
-    return parts.run(cell, [[h] for h in parts.h0], reads)
-
-
-@expansion("LSTM")
-def lstm(op: Builder, n: NodeView) -> list[Value | None]:
-    """c' = f c + i g(..), h' = o h(c'), with the gates i, o, f of x W' + h R' + b (and of the cell, through peepholes)."""
-    parts = Recurrence(op, n, 4)
-    functions = activations(n, ["Sigmoid", "Tanh", "Tanh"], parts.directions)
-    cells = parts._states(n.input(6))
-    peepholes = parts._each(n.input(7))
-    coupled = bool(n["input_forget"])
-
-    def cell(d: int) -> Step:
-        f, g, h_of = functions[d]
-        r = parts.recurrent(d)
-        peep = peepholes[d]
-        p = None if peep is None else _split(op, peep, 3, 0)
-
-        def step(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
-            h, c = states
-            i, o, forget, new = _split(body, slices[0] + body.MatMul(h, body.value(r.name)), 4)
-            if p is not None:
-                i, forget = i + body.value(p[0].name) * c, forget + body.value(p[2].name) * c
-            i = f(body, parts.clipped(body, i))
-            forget = 1.0 - i if coupled else f(body, parts.clipped(body, forget))
-            c = forget * c + i * g(body, parts.clipped(body, new))
-            if p is not None:
-                o = o + body.value(p[1].name) * c
-            return [f(body, parts.clipped(body, o)) * h_of(body, c), c], []
-
-        return step
-
-    reads = [parts.projected(d, _sum(*parts.biases(d))) for d in range(parts.directions)]
-    return parts.run(cell, [[h, c] for h, c in zip(parts.h0, cells, strict=True)], reads)

@@ -218,10 +218,40 @@ def test_a_path_that_a_branch_cuts_is_named() -> None:
     assert {cut.node.op for cut in cuts_between(graph, "x", "y")} == {"Floor", "Sign"}
 
 
-def test_the_forward_pass_stays_fused() -> None:
-    graph = load_graph(scalar_model(LSTM))
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize(("op", "gates", "fused"), [("RNN", 1, True), ("GRU", 3, False), ("LSTM", 4, False)])
+def test_a_recurrence_runs_forward_once(op: str, gates: int, fused: bool, directions: int) -> None:
+    """As the model's fused node where the gradient needs its states alone, as a Scan that keeps the gates elsewhere; with the same outputs."""
+    graph = load_graph(recurrent_model(op, gates, directions, 4, 3))
+    outputs = [o for o in graph.nodes[0].outputs if o]
     derivative = append_vjp(graph, "y", ["x"], ones=True)
-    assert sum(n.op == "LSTM" for n in pruned(derivative.graph, ["y", derivative.results["x"]]).nodes) == 1
+    result = derivative.results["x"]
+    nodes = [n.op for n in pruned(derivative.graph, [*outputs, result]).nodes]
+    assert nodes.count(op) == fused
+    assert nodes.count("Scan") == (1 if fused else 2) * directions
+    rng = np.random.default_rng(3)
+    sizes = {"T": 5, "N": 2}
+    at = {name: rng.uniform(-0.9, 0.9, [sizes.get(d, d) for d in graph.types[name].shape]) for name in graph.inputs}
+    found = run64(in_precision(derivative.graph), outputs, at)
+    for one, other in zip(found, run64(in_precision(graph), outputs, at), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_a_recurrence_between_others_reads_and_is_read() -> None:
+    """Its place in the order is kept: what it reads comes from another, and its last state goes on beside its output."""
+    text = """<ir_version: 10, opset_import: ["":21]> g (double[T,2,3] x, double[1,12,3] w, double[1,12,3] r) => (double y) {
+      all, last, cell = LSTM <hidden_size=3> (x, w, r) a = Squeeze(all, k) q, more = LSTM <hidden_size=3> (a, w, r, , , last, cell)
+      b = Tanh(more) c = Mul(b, last) y = ReduceSum<keepdims=0>(c) }""".replace("{", "{ k = Constant<value_ints=[1]>()", 1)
+    graph = load_graph(scalar_model(text))
+    derivative = append_vjp(graph, "y", ["x", "w"], ones=True)
+    rng = np.random.default_rng(4)
+    at = {"x": rng.uniform(-1, 1, (4, 2, 3)), "w": rng.uniform(-1, 1, (1, 12, 3)), "r": rng.uniform(-1, 1, (1, 12, 3))}
+    direction = {k: rng.standard_normal(at[k].shape) for k in ("x", "w")}
+    got = run64(derivative.graph, [derivative.results[k] for k in direction], at)
+    step = 1e-6
+    ends = [run64(graph, ["y"], {k: a + s * direction.get(k, 0) for k, a in at.items()})[0] for s in (step, -step)]
+    np.testing.assert_allclose(sum((g * d).sum() for g, d in zip(got, direction.values(), strict=True)), (ends[0] - ends[1]) / (2 * step), rtol=1e-7)
+    assert not [n for n in pruned(derivative.graph, list(derivative.results.values())).nodes if n.op == "LSTM"]
 
 
 def test_a_tensor_carried_in_a_sequence_is_refused_by_name() -> None:

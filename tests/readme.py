@@ -1,15 +1,17 @@
-"""The parts of README.md that are generated: the help texts and the table of operators.
+"""The parts of README.md that are generated: the help texts, the tables of operators and of kinks, and a run of the benchmark.
 
 python -m tests.readme --write     brings README.md up to date; a test says when that is due."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
+MEASURED = Path(__file__).with_name("benchmarks") / "measured.json"
 _SECTION = re.compile(r"(<!-- generated: (?P<what>[a-z ]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -46,7 +48,14 @@ def kinks() -> str:
     return markdown()
 
 
-PARTS: dict[str, Callable[[], str]] = {"operators": operators, "kinks": kinks}
+def speed() -> str:
+    """The kept run of the benchmark."""
+    from tests.benchmarks.results import readme
+
+    return readme(json.loads(MEASURED.read_text()))
+
+
+PARTS: dict[str, Callable[[], str]] = {"operators": operators, "kinks": kinks, "speed": speed}
 
 
 def part(what: str) -> str:

@@ -10,6 +10,10 @@ from typing import Any
 Row = Mapping[str, Any]
 Run = Mapping[str, Any]  # about the machine, the names of contenders, and `rows`
 ALWAYS = ("forward", "netsens")
+FAMILIES = {
+    "convolutions": ("resnet18", "resnet50", "mobilenetv2", "squeezenet", "vgg16", "densenet121", "efficientnet_b0", "unet"),
+    "transformers": ("bert", "gpt", "vit"),
+}
 
 
 def milliseconds(row: Row, name: str, statistic: str) -> float | None:
@@ -55,8 +59,18 @@ def times(run: Run, rows: Sequence[Row]) -> list[dict[str, str]]:
             value = ratio(row, over, under, statistic)
             shown[column] = (row.get(over, {}).get("failed") or "-") if value is None else f"{value:.2f}"
         table.append(shown)
-    means = {column: f"{geometric(values):.2f}" if values else "-" for column, values in ratios(run, rows).items()}
-    return [*table, {"": "geometric mean", **{f"{name} ms": "" for name in ALWAYS}, **means}]
+    for title, some in families(rows):
+        means = {column: f"{geometric(values):.2f}" if values else "-" for column, values in ratios(run, some).items()}
+        table.append({"": title, **{f"{name} ms": "" for name in ALWAYS}, **means})
+    return table
+
+
+def families(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """What means are taken of: models of a kind, where there are several, and all."""
+    for family, models in FAMILIES.items():
+        if len(some := [row for row in rows if row["model"] in models]) > 1:
+            yield f"geometric mean, {family}", some
+    yield "geometric mean", list(rows)
 
 
 def figures(run: Run, rows: Sequence[Row], key: str) -> list[dict[str, str]]:
@@ -124,12 +138,13 @@ def compared(new: Run, old: Run) -> str:
             a, b = ratio(was, "netsens", "forward", old["statistic"]), ratio(row, "netsens", "forward", new["statistic"])
             if a and b:
                 table.append({"": row["model"], "was": f"{a:.2f}", "now": f"{b:.2f}", "change": f"{b / a - 1:+.0%}"})
-        for name, under in (("netsens", "forward"), *((name, "netsens") for name in rivals(new))):
-            pairs = [(ratio(was, name, under, old["statistic"]), ratio(row, name, under, new["statistic"])) for row, was in both]
-            known = [(a, b) for a, b in pairs if a and b]
-            if known:
-                a, b = (geometric(values) for values in zip(*known, strict=True))
-                table.append({"": f"geometric mean, {name} / {under}", "was": f"{a:.2f}", "now": f"{b:.2f}", "change": f"{b / a - 1:+.0%}"})
+        for title, some in families([row for row, _ in both]):
+            for name, under in (("netsens", "forward"), *((name, "netsens") for name in rivals(new))):
+                was_now = [(ratio(before[row["model"], batch, by], name, under, old["statistic"]), ratio(row, name, under, new["statistic"])) for row in some]
+                known = [(a, b) for a, b in was_now if a and b]
+                if known:
+                    a, b = (geometric(values) for values in zip(*known, strict=True))
+                    table.append({"": f"{title}, {name} / {under}", "was": f"{a:.2f}", "now": f"{b:.2f}", "change": f"{b / a - 1:+.0%}"})
         if table:
             parts.append(f"{of_question(batch, by)}, in forward passes, since {old.get('date', 'then')}\n\n{markdown(table)}")
     return "\n".join(parts) or "No row of this run is in the other.\n"

@@ -35,6 +35,16 @@ def test_times_are_ratios_of_one_row() -> None:
     assert (mean["/ forward"], mean["torch"]) == ("4.00", f"{3**0.5:.2f}")
 
 
+def test_kinds_of_models_have_means_of_their_own() -> None:
+    done = run(
+        row("bert", forward=1.0, netsens=2.0),
+        row("vit", forward=1.0, netsens=8.0),
+        row("lstm", forward=1.0, netsens=0.5),
+        row("unet", forward=1.0, netsens=1.0),
+    )
+    assert [(r[""], r["/ forward"]) for r in times(done, done["rows"])[4:]] == [("geometric mean, transformers", "4.00"), ("geometric mean", f"{8**0.25:.2f}")]
+
+
 def test_who_disagrees_is_marked_and_not_in_the_mean() -> None:
     wrong = {"failed": "disagrees", "why": "its gradient differs by 2"}
     done = run(row("a", forward=1.0, netsens=2.0, jax=wrong), row("b", forward=1.0, netsens=2.0, jax=6.0))

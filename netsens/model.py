@@ -65,7 +65,7 @@ def _read_graph(source: str | Path | bytes | onnx.ModelProto, compute_dtype: str
 
     graph = without_gradient_operators(load_graph(source))
     if holds_blocked_layout(graph):
-        from netsens.run.kernels import channel_block
+        from netsens.run.channel_block import channel_block
 
         graph = without_blocked_layout(graph, channel_block())
     if compute_dtype is not None:

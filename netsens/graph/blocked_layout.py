@@ -15,7 +15,9 @@ from netsens.graph.graph import Array, Graph, Node, free_name
 from netsens.graph.nested import settled
 
 BLOCKED = "com.microsoft.nchwc"
-BLOCK = 16  # channels that onnxruntime keeps side by side where the processor has AVX-512; 8 where it doesn't
+BLOCK = 16  # channels that onnxruntime keeps side by side where the processor has AVX-512; 8 where it has not
+# The whole of the nodes that correlate x and g, [N, C, *places] both, channel by channel: [C, positions of the window].
+DEPTHWISE_WEIGHT = "DepthwiseWeight"
 # Activations that onnxruntime fuses, with the attributes that their parameters are; those of Clip are inputs.
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "": (), "Relu": (), "Sigmoid": (), "Tanh": (), "LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Clip": (),

@@ -20,7 +20,8 @@ from netsens.graph.fold import fold
 from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType, free_name
 from netsens.graph.infer import infer_node
 from netsens.graph.pieces import joined_before
-from netsens.graph.shapes import INT64, constant_type, known
+from netsens.graph.shapes import INT64, constant_type, known, same_shape
+from netsens.graph.simplified import simplified, unexpanded
 
 _FOLD_ELEMENTS = 4096  # constants up to this size are computed while building
 NEVER_SHARED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
@@ -538,11 +539,6 @@ class Builder:
         return self.retyped(result, want)
 
 
-def same_shape(a: Shape | None, b: Shape | None) -> bool:
-    """Whether two shapes are surely the same."""
-    return a is not None and a == b and None not in a
-
-
 def _frozen(attributes: Any) -> Any:
     if isinstance(attributes, dict) or hasattr(attributes, "items"):
         return tuple(sorted((k, _frozen(v)) for k, v in attributes.items()))
@@ -553,102 +549,6 @@ def _frozen(attributes: Any) -> Any:
     if isinstance(attributes, (int, float, str, bytes)):
         return (type(attributes).__name__, attributes)
     return ("object", id(attributes))
-
-
-def unexpanded(op: Builder, name: str, inputs: list[Value | None]) -> list[Value | None]:
-    """The operands, without an Expand to a shape that another operand has anyway: broadcasting does the same and copies nothing."""
-    if name not in ("Add", "Sub", "Mul", "Div", "Where"):
-        return inputs
-    result = list(inputs)
-    for k, x in enumerate(inputs):
-        node = None if x is None else op.producer(x)
-        if x is None or node is None or node.op != "Expand" or node.domain:
-            continue
-        if any(other is not None and j != k and same_shape(other.type.shape, x.type.shape) for j, other in enumerate(result)):
-            result[k] = op.value(node.inputs[0])
-    return result
-
-
-def _is_number(value: Value, number: float) -> bool:
-    constant = value.constant
-    if constant is not None and constant.dtype.kind == "f" and value.name not in value.op._literals:
-        return False  # a parameter that happens to have this value must stay visible to a derivative by it
-    return constant is not None and constant.size == 1 and constant.dtype.kind in "fiu" and bool(constant.reshape(-1)[0] == number)
-
-
-def _keeps_shape(constant: Value, other: Value) -> bool:
-    return constant.rank <= other.rank
-
-
-def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attributes: dict[str, Any]) -> Value | None:
-    """The value that a node would equal, where it need not be emitted."""
-    if not inputs or inputs[0] is None:
-        return None
-    x, y = inputs[0], inputs[1] if len(inputs) > 1 else None
-    match name:
-        case "Mul" if y is not None and x.type.shape is not None and y.type.shape is not None:
-            if _is_number(y, 1) and _keeps_shape(y, x):
-                return x
-            if _is_number(x, 1) and _keeps_shape(x, y):
-                return y
-            if _is_number(y, -1) and _keeps_shape(y, x):
-                return op.Neg(x)
-            if _is_number(x, -1) and _keeps_shape(x, y):
-                return op.Neg(y)
-        case "Add" if y is not None and x.type.shape is not None and y.type.shape is not None:
-            if _is_number(y, 0) and _keeps_shape(y, x):
-                return x
-            if _is_number(x, 0) and _keeps_shape(x, y):
-                return y
-        case "Sub" if y is not None and x.type.shape is not None and y.type.shape is not None:
-            if _is_number(y, 0) and _keeps_shape(y, x):
-                return x
-            if _is_number(x, 0) and _keeps_shape(x, y):
-                return op.Neg(y)
-        case "Div" if y is not None and x.type.shape is not None and y.type.shape is not None and _is_number(y, 1) and _keeps_shape(y, x):
-            return x
-        case "Neg":
-            node = op.producer(x)
-            if node is not None and node.op == "Neg" and not node.domain:
-                return op.value(node.inputs[0])
-        case "Identity":
-            return x
-        case "Cast" if int(attributes["to"]) == x.dtype:
-            return x
-        case "Transpose":
-            perm = list(attributes.get("perm") or range(x.rank)[::-1])
-            if perm == list(range(len(perm))):
-                return x
-            node = op.producer(x)
-            if node is not None and node.op == "Transpose" and not node.domain:
-                inner = list(node.attributes.get("perm") or range(x.rank)[::-1])
-                return op.Transpose(op.value(node.inputs[0]), perm=[inner[p] for p in perm])
-        case "Reshape" if y is not None:
-            target = y.constant
-            if target is not None and x.static and (target > 0).all() and tuple(int(t) for t in target) == x.shape:
-                return x
-            node = op.producer(x)
-            if node is not None and node.op in ("Reshape", "Squeeze", "Unsqueeze") and not node.domain and target is not None and (target != 0).all():
-                return op.retyped(op.Reshape(op.value(node.inputs[0]), y), None)
-        case "Squeeze" if y is not None and y.constant is not None:
-            node = op.producer(x)
-            if node is not None and node.op == "Unsqueeze" and not node.domain:
-                axes = op.value(node.inputs[1]).constant
-                if axes is not None and {int(a) % x.rank for a in axes} == {int(a) % x.rank for a in y.constant}:
-                    return op.value(node.inputs[0])
-        case "Expand" if y is not None:
-            target = y.constant
-            if target is not None and x.static and len(target) <= x.rank and all(
-                int(t) in (1, d) for t, d in zip(target[::-1], x.shape[::-1], strict=False)
-            ):  # fmt: skip
-                return x
-        case "Shape" if known(x.type.shape):
-            return op.constant(np.asarray(x.shape[attributes.get("start", 0) : attributes.get("end")], np.int64))
-        case "ReduceSum" | "ReduceMean" | "ReduceMax" if (
-            y is not None and y.constant is not None and y.constant.size == 0 and attributes.get("noop_with_empty_axes")
-        ):
-            return x
-    return None
 
 
 __all__ = ["INT64", "Builder", "Value", "same_shape"]

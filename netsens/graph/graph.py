@@ -87,12 +87,15 @@ class Graph:
     name: str = "graph"
     metadata: dict[str, str] = field(default_factory=dict)
     straight_through: bool = False  # whether rounding to quantised integers lets derivatives pass
+    # Of some values, one operation that says what many nodes compute together, for whoever runs the graph with kernels of its own. Reading it is never needed.
+    wholes: dict[str, Node] = field(default_factory=dict)
 
     def copy(self) -> Graph:
         """A graph whose lists may be changed without touching this one (nodes and arrays are shared)."""
         return replace(
             self, nodes=list(self.nodes), inputs=list(self.inputs), outputs=list(self.outputs), constants=dict(self.constants),
             types=dict(self.types), domains=dict(self.domains), parameters=list(self.parameters), metadata=dict(self.metadata),
+            wholes=dict(self.wholes),
         )  # fmt: skip
 
     def every_node(self) -> Iterator[Node]:
@@ -140,6 +143,7 @@ class Graph:
             constants={new(k): v for k, v in self.constants.items()},
             types={new(k): v for k, v in self.types.items()},
             parameters=[new(p) for p in self.parameters],
+            wholes={new(k): n.renamed(mapping) for k, n in self.wholes.items()},
         )
 
     def names(self) -> set[str]:

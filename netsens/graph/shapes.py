@@ -59,3 +59,8 @@ def constant_type(array: Array) -> TensorType:
     from onnx import helper
 
     return TensorType(helper.np_dtype_to_tensor_dtype(array.dtype) if array.dtype != object else 8, array.shape)
+
+
+def same_shape(a: Shape | None, b: Shape | None) -> bool:
+    """Whether two shapes are surely the same."""
+    return a is not None and a == b and None not in a

@@ -9,9 +9,9 @@ from math import prod
 import numpy as np
 
 from netsens.errors import UnsupportedError
-from netsens.graph.blocked_layout import BLOCK
+from netsens.graph.blocked_layout import BLOCK, DEPTHWISE_WEIGHT
 from netsens.graph.emit import Builder, Value
-from netsens.graph.graph import Shape
+from netsens.graph.graph import Node, Shape
 from netsens.rules.windows import Place, Windows, columns, kernel_of, layout, places, taps, taps_last
 from netsens.rules.words import NodeView, bilinear, linear, view
 
@@ -93,6 +93,8 @@ def correlated(op: Builder, x: Value, g: Value, windows: Windows, weight: Value,
         rows = op.Reshape(g, op.vector([0, group, each, -1]))
         if channels == 1 and windows.count <= MANY_PRODUCTS:
             result = _by_channel(op, taps(op, x, windows, places(op, g)), rows)
+            if weight.shape[0] == group:
+                op.graph.wholes[result.name] = Node(DEPTHWISE_WEIGHT, (x.name, g.name), (result.name,), windows.attributes())
         else:
             result = _by_group(op, columns(op, x, windows, places(op, g)), rows, group, channels * windows.count)
     else:

@@ -17,6 +17,7 @@ import numpy as np
 from netsens.graph.graph import Array, Graph, TensorType
 from netsens.jacobian.gradient_plan import GradientPlan
 from netsens.run.cache import Cache, digest
+from netsens.run.channel_block import shown_block
 from netsens.run.session import Program
 
 MOST_BYTES = 1 << 28  # of one entry
@@ -46,6 +47,8 @@ class KeptModel:
             program = _program(about["program"], content, self.path)
         except (OSError, ValueError):
             return None
+        if program.block and shown_block(program.probe) != program.block:
+            return None  # kept on another machine
         shell = Graph([], list(program.inputs), list(program.outputs), {}, {name: _type(t) for name, t in about["types"].items()})
         p = about["plan"]
         return GradientPlan(shell, p["of"], p["results"], p["zeros"], p["notes"], p["cotangent"]), program
@@ -204,7 +207,7 @@ def _stored(program: Program, model: Path) -> tuple[dict[str, Any], bytes]:
         arrays.append([name, *where, array.dtype.name, list(array.shape)])
     described = {
         "proto": len(program.proto), "arrays": arrays, "inputs": list(program.inputs), "outputs": list(program.outputs), "dtypes": dict(program.dtypes),
-        "widened": program.widened,
+        "widened": program.widened, "block": program.block, "probe": program.probe.hex(),
     }  # fmt: skip
     return described, b"".join(parts)
 
@@ -225,7 +228,8 @@ def _program(about: Mapping[str, Any], content: memoryview, model: Path) -> Prog
         if part.nbytes != count * dtype.itemsize:
             raise ValueError("the file is shorter than it was")
         arrays[name] = np.frombuffer(part, dtype).reshape(shape)
-    return Program(bytes(content[: about["proto"]]), arrays, about["inputs"], about["outputs"], about["dtypes"], about["widened"])
+    machine = about["block"], bytes.fromhex(about["probe"])
+    return Program(bytes(content[: about["proto"]]), arrays, about["inputs"], about["outputs"], about["dtypes"], about["widened"], *machine)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

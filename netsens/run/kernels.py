@@ -5,16 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import TypeVar
 
-import numpy as np
-
-from netsens.errors import UnsupportedError
 from netsens.graph.graph import Graph, Node
 from netsens.graph.opset import runnable_opset
 from netsens.graph.precision import in_precision
-from netsens.graph.upgrade import TARGET_OPSET
 from netsens.rules.standard import written_out
 
 Loaded = TypeVar("Loaded")
@@ -29,31 +24,6 @@ def at_opset(graph: Graph, newest: int) -> Graph:
     if graph.opset <= newest:
         return graph
     return runnable_opset(written_out(graph, lambda node: _is_newer(node, newest)), newest)
-
-
-@cache
-def channel_block() -> int:
-    """How many channels onnxruntime keeps side by side on this machine in its blocked layout, which it shows by what it pads four channels to."""
-    import onnxruntime
-    from onnx import helper
-
-    from netsens.graph.blocked_layout import BLOCKED
-    from netsens.graph.save import IR_VERSION
-
-    node = helper.make_node("ReorderInput", ["x"], ["y"], domain=BLOCKED)
-    graph = helper.make_graph([node], "probe", [helper.make_tensor_value_info("x", 1, [1, 4, 1, 1])], [helper.make_tensor_value_info("y", 1, None)])
-    imports = [helper.make_opsetid("", TARGET_OPSET), helper.make_opsetid(BLOCKED, 1)]
-    model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-        return int(session.run(None, {"x": np.zeros((1, 4, 1, 1), np.float32)})[0].shape[1])
-    except Exception as error:  # onnxruntime's builds for machines without that layout refuse the operator with an error without a public class
-        raise UnsupportedError(
-            "The model was optimised for one kind of processor (com.microsoft.nchwc), and onnxruntime can't run it on this one; "
-            "save it with ORT_ENABLE_EXTENDED, or take the model before optimisation."
-        ) from error
 
 
 def load_otherwise(graph: Graph, load: Callable[[Graph], Loaded]) -> tuple[Loaded, bool]:

@@ -84,7 +84,8 @@ def newest_opset(asked: int) -> int:
 @dataclass(frozen=True, slots=True)
 class Program:
     """What onnxruntime loads: a serialised model and the arrays left out of it, which it refers to. `dtypes` are the element types of inputs and
-    outputs as the graph has them; `widened` says that half precision is computed in float32."""
+    outputs as the graph has them; `widened` says that half precision is computed in float32. `block` is how many channels it has side by side, which must be the
+    machine's, as `probe` shows it; 0 for any machine."""
 
     proto: bytes
     arrays: Mapping[str, Array]
@@ -92,6 +93,8 @@ class Program:
     outputs: Sequence[str]
     dtypes: Mapping[str, int]
     widened: bool = False
+    block: int = 0
+    probe: bytes = b""
 
 
 class Session:
@@ -114,33 +117,61 @@ class Session:
         try:
             if isinstance(graph, Program):
                 self._outer, self.widened = graph.dtypes, graph.widened
-                self._session = self._load(graph.proto, graph.arrays)
+                self._kept = {name: _referable(array) for name, array in graph.arrays.items()}
+                self._session = self._load(graph.proto)
                 return
             self._outer = {name: graph.types[name].dtype for name in (*graph.inputs, *graph.outputs) if name in graph.types}
             from netsens.run.kernels import at_opset, load_otherwise
 
-            (self._session, proto, arrays), self.widened = load_otherwise(at_opset(graph, newest_opset(graph.opset)), self._load_graph)
+            (self._session, written), self.widened = load_otherwise(at_opset(graph, newest_opset(graph.opset)), self._load_graph)
         except NetsensError:
             raise
         except Exception as error:  # onnxruntime raises a family of C++ errors without a public root
             raise RunError(f"onnxruntime cannot load the graph: {short_message(error)}{_remedy(str(error))}") from error
         if keep is not None:
-            keep(Program(proto, arrays, self.inputs, self.outputs, self._outer, self.widened))
+            keep(self._program(written))
 
-    def _load_graph(self, graph: Graph) -> tuple[Any, bytes, Mapping[str, Array]]:
-        from netsens.graph.save import model_proto
+    def _load_graph(self, graph: Graph) -> tuple[Any, Graph]:
+        """A session for the graph, and the graph as a program of any lengths would have it."""
         from netsens.graph.stock import plainly_spelled
-        from netsens.run.blocked import blocked_masks
 
         graph = plainly_spelled(graph)
-        if self._options.fused and providers(self._options.provider) == [PROVIDERS["cpu"]] and platform.machine() in BLOCKED:
-            graph = blocked_masks(graph)
-        model, left_out = model_proto(graph, INLINE_BYTES)
-        proto = model.SerializeToString()
-        return self._load(proto, left_out), proto, left_out
+        if self._block():
+            from netsens.run.blocks import in_blocks
 
-    def _load(self, proto: bytes, arrays: Mapping[str, Array]) -> Any:
+            blocked = in_blocks(graph, self._block(), self.lengths)
+            if blocked is not graph:
+                try:
+                    return self._open(blocked, self._loaded), in_blocks(graph, self._block(), {}) if self.lengths else blocked
+                except Exception:  # whatever onnxruntime doesn't take there, it may take as it is
+                    pass
+        return self._open(graph, self._load), graph
+
+    def _block(self) -> int:
+        """How many channels to put side by side; 0 for the ordinary layout."""
+        if not self._options.fused or providers(self._options.provider) != [PROVIDERS["cpu"]] or platform.machine() not in BLOCKED:
+            return 0
+        from netsens.run.channel_block import block_probe, shown_block
+
+        return shown_block(block_probe())
+
+    def _open(self, graph: Graph, load: Callable[[bytes], Any]) -> Any:
+        from netsens.graph.save import model_proto
+
+        model, arrays = model_proto(graph, INLINE_BYTES)
         self._kept = {name: _referable(array) for name, array in arrays.items()}
+        return load(model.SerializeToString())
+
+    def _program(self, graph: Graph) -> Program:
+        from netsens.graph.blocked_layout import holds_blocked_layout
+        from netsens.graph.save import model_proto
+        from netsens.run.channel_block import block_probe
+
+        model, arrays = model_proto(graph, INLINE_BYTES)
+        block, probe = (self._block(), block_probe()) if holds_blocked_layout(graph) else (0, b"")
+        return Program(model.SerializeToString(), arrays, self.inputs, self.outputs, self._outer, self.widened, block, probe)
+
+    def _load(self, proto: bytes) -> Any:
         try:
             return self._loaded(proto)
         except Exception:  # onnxruntime's errors have no public root

@@ -1,0 +1,101 @@
+"""Graphs in onnxruntime's blocks of channels give what they give in the ordinary layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import netsens
+from netsens.graph.blocked_layout import BLOCKED, DEPTHWISE_WEIGHT
+from netsens.graph.graph import Graph
+from netsens.run import session as sessions
+from netsens.run.blocks import in_blocks
+from netsens.run.channel_block import block_probe, shown_block
+from tests.run.drawn_convolutions import drawn
+
+rng = np.random.default_rng(0)
+pytestmark = pytest.mark.skipif(shown_block(block_probe()) < 8, reason="onnxruntime has no blocked layout here")
+ACTIVATIONS = {"Relu": "y = Relu(c)", "ReLU6": "low = Constant<value_float = 0.0>() high = Constant<value_float = 6.0>() y = Clip(c, low, high)",
+               "Clip": "low = Constant<value_float = -0.5>() high = Constant<value_float = 0.25>() y = Clip(c, low, high)"}  # fmt: skip
+
+
+def chained(activation: str, batch: str = "n") -> onnx.ModelProto:
+    """An activation between two 1x1 convolutions, the first of which hands its input on."""
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 21]> g (float[{batch}, 16, 4, 4] x) => (float[{batch}, 16, 4, 4] z) {{ c = Conv(x, v) {activation} z = Conv(y, w) }}'
+    )
+    weights = {"v": np.eye(16, dtype=np.float32)[..., None, None], "w": rng.standard_normal((16, 16, 1, 1)).astype(np.float32)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, k) for k, a in weights.items())
+    return model
+
+
+def gradients(model: onnx.ModelProto, x: Any, wrt: str = "inputs") -> dict[str, Any]:
+    return netsens.load(model, provider="cpu").grad(x, wrt=wrt)
+
+
+def blocked(graph: Graph) -> Graph:
+    return in_blocks(graph, 16, {})
+
+
+def both(model: onnx.ModelProto, x: Any, wrt: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The gradients in blocks and in the ordinary layout."""
+    monkeypatch.setattr(sessions, "BLOCKED", {sessions.platform.machine()})
+    found = gradients(model, x, wrt)
+    monkeypatch.setattr(sessions, "BLOCKED", set())
+    return found, gradients(model, x, wrt)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_masks_choose_as_where_chooses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    edges = np.array([0, -0.0, 1e-45, -1e-45, 1e-38, 1, 6, np.nextafter(np.float32(6), np.float32(0)), 7, -0.5, 0.25, 3e38, -3e38, 1e-20], np.float32)
+    x = np.resize(edges, (2, 16, 4, 4))
+    found, expected = both(chained(ACTIVATIONS[name]), x, "inputs", monkeypatch)
+    np.testing.assert_array_equal(found["x"] != 0, expected["x"] != 0)
+    np.testing.assert_allclose(found["x"], expected["x"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_no_mask_is_left_outside(name: str) -> None:
+    plan = netsens.load(chained(ACTIVATIONS[name])).plan()
+    assert [n.op for n in plan.graph.nodes].count("Where") == 1
+    written = blocked(plan.graph).nodes
+    assert "Where" not in [n.op for n in written]
+    assert [n.op for n in written].count("ReorderInput") <= 2
+    assert [n.op for n in written].count("ReorderOutput") == 1
+
+
+@pytest.mark.parametrize("wrt", ["inputs", "params"])
+@pytest.mark.parametrize("batch", [2, "n"])
+@pytest.mark.parametrize("seed", range(24))
+def test_as_in_the_ordinary_layout(seed: int, batch: int | str, wrt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = drawn(seed, batch)
+    found, expected = both(model, x, wrt, monkeypatch)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=2e-4 * (np.abs(array).max() + 1e-6), err_msg=name)
+
+
+def test_nothing_to_gain() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[n, 3, h, w] x, float[3, 3, 1, 1] w) => (float[n, 3, h, w] z) { c = Conv(x, w) y = Relu(c) z = Conv(y, w) }'
+    )
+    graph = netsens.load(model).plan(wrt="x").graph
+    assert blocked(graph) is graph
+
+
+def test_exported_gradients_are_standard() -> None:
+    plan = netsens.load(drawn(1)[0]).plan(wrt="params")
+    assert all(not n.domain and n.op != DEPTHWISE_WEIGHT for n in plan.graph.nodes)
+    assert any(n.domain == BLOCKED for n in blocked(plan.graph).nodes)
+
+
+def test_batches_of_other_lengths() -> None:
+    model = netsens.load(chained(ACTIVATIONS["Relu"]))
+    x = rng.standard_normal((3, 16, 4, 4)).astype(np.float32)
+    whole = model.grad(x)["x"]
+    np.testing.assert_allclose(model.grad(x[:2])["x"], whole[:2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.grad(x)["x"], whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.grad(x[:1])["x"], whole[:1], rtol=1e-5, atol=1e-6)

@@ -34,8 +34,8 @@ class Contender:
         hand = Path(case["hand"])
         hand.unlink(missing_ok=True)
         threads = str(case["threads"])
-        # Nothing compiled is kept, so that set-up is what it is the first time.
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+        # XLA asks NPROC for its threads. Nothing compiled is kept, so that set-up is what it is the first time.
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "NPROC": threads, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
         self._process = subprocess.Popen([python, str(SCRIPT), name, json.dumps(case)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          stderr=subprocess.DEVNULL, text=True, env=environment)  # fmt: skip
         answer = self._answer()

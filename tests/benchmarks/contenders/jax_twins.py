@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -21,7 +20,6 @@ Weights = dict[str, Any]
 def gradient(case: Case, x: Any) -> Ready:
     if case["architecture"] not in TWINS:
         raise NoTwinError("there is no twin of it")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case["threads"]])  # JAX takes as many threads as it may run on
     function, embed = TWINS[case["architecture"]]
     weights = {name: jnp.asarray(value) for name, value in np.load(case["weights"]).items()}
     if case["by"] == "params":

@@ -55,9 +55,17 @@ def placed_together(op: Builder, parts: Sequence[Value]) -> list[Value]:
                 runs.append([span])
         for run in runs:
             pieces = [_sum(op, places[span]) for span in run]
-            whole = pieces[0] if len(pieces) == 1 else op.Concat(*pieces, axis=axis)
+            whole = pieces[0] if len(pieces) == 1 else _cut_before(op, pieces, axis) or op.Concat(*pieces, axis=axis)
             rest.append(_padded(op, whole, axis, (run[0][0], run[-1][1]), length))
     return rest
+
+
+def _cut_before(op: Builder, pieces: Sequence[Value], axis: int) -> Value | None:
+    """What a Split has cut into just these pieces; None where they come from elsewhere."""
+    node = op.producer(pieces[0])
+    if node is None or node.op != "Split" or node.domain or node.outputs != tuple(p.name for p in pieces):
+        return None
+    return op.value(node.inputs[0]) if int(node.attributes.get("axis", 0)) % pieces[0].rank == axis else None
 
 
 def _place(op: Builder, value: Value) -> tuple[int, int, int, Value] | None:

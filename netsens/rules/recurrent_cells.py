@@ -86,9 +86,7 @@ def lstm(op: Builder, n: NodeView) -> list[Value | None]:
 
 
 def lstm_steps(parts: Recurrence) -> Steps:
-    """c' = f c + i g(..), h' = o h(c'), with the gates i, o, f of x W' + h R' + b (and of the cell, through peepholes). On the way: i, o and f side by side
-    (before peepholes and their functions, where there are peepholes), and g."""
-    hidden = parts.hidden
+    """c' = f c + i g(..), h' = o h(c'), with the gates i, o, f of x W' + h R' + b (and of the cell, through peepholes). On the way: i, o, f and g."""
     functions = activations(parts.n, ["Sigmoid", "Tanh", "Tanh"], parts.directions)
     cells = parts.states(parts.n.input(6))
     peepholes = parts.each(parts.n.input(7))
@@ -101,18 +99,17 @@ def lstm_steps(parts: Recurrence) -> Steps:
 
         def step(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
             h, c = states
-            iof, new = body.Split(slices[0] + body.MatMul(h, body.value(r.name)), body.constant([3 * hidden, hidden]), axis=-1, outputs=2)
+            i, o, forget, new = in_parts(body, slices[0] + body.MatMul(h, body.value(r.name)), 4)
+            if p is not None:
+                i, forget = i + body.value(p[0].name) * c, forget + body.value(p[2].name) * c
+            i = f(body, parts.clipped(body, i))
+            forget = 1.0 - i if coupled else f(body, parts.clipped(body, forget))
             new = g(body, parts.clipped(body, new))
-            if p is None:
-                iof = f(body, parts.clipped(body, iof))
-            i, o, forget = in_parts(body, iof, 3)
+            c = forget * c + i * new
             if p is not None:
-                i = f(body, parts.clipped(body, i + body.value(p[0].name) * c))
-                forget = f(body, parts.clipped(body, forget + body.value(p[2].name) * c))
-            c = (1.0 - i if coupled else forget) * c + i * new
-            if p is not None:
-                o = f(body, parts.clipped(body, o + body.value(p[1].name) * c))
-            return [o * h_of(body, c), c], [iof, new]
+                o = o + body.value(p[1].name) * c
+            o = f(body, parts.clipped(body, o))
+            return [o * h_of(body, c), c], [i, o, forget, new]
 
         return step
 

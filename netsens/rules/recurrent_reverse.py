@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from netsens.graph.emit import Builder, Value
+from netsens.rules.gate_order import GateOrder, gate_order
 from netsens.rules.recurrent import Recurrence, Steps, in_parts, scan
 from netsens.rules.recurrent_cells import gru_steps, lstm_steps
 from netsens.rules.words import NodeView, vjp
@@ -77,18 +78,23 @@ class _Pull:
         g = self.g_steps[d]
         return self.op.zeros_like(like) if g is None else g
 
-    def finish(self, d: int, before: Value, g_inputs: Value, g_states: Value, *rest: Value | None) -> None:
-        """The cotangents of x, w, r, b from those of the two parts of the gates, [T B, G H]; `rest` are those of the initial states."""
+    def finish(self, d: int, before: Value, g_inputs: Value, g_states: Value, *rest: Value | None, order: GateOrder | None = None) -> None:
+        """The cotangents of x, w, r, b from those of the two parts of the gates, [T B, G H], which come in `order`; `rest` are those of the initial states."""
         op, n = self.op, self.n
         w = self.parts.w[d]
         assert w is not None
-        g_x = op.reshape_like(op.MatMul(g_inputs, w), self.x) if n.wanted[0] else None
-        g_w = op.MatMul(op.Transpose(g_inputs, perm=[1, 0]), self.flat(self.x)) if n.wanted[1] else None
-        g_r = op.MatMul(op.Transpose(g_states, perm=[1, 0]), self.flat(before)) if n.wanted[2] else None
+
+        def to_node(g: Value) -> Value:
+            return g if order is None else order.to_node(op, g)
+
+        by_x = w if order is None else order.from_node(op, w)
+        g_x = op.reshape_like(op.MatMul(g_inputs, by_x), self.x) if n.wanted[0] else None
+        g_w = to_node(op.MatMul(op.Transpose(g_inputs, perm=[1, 0]), self.flat(self.x))) if n.wanted[1] else None
+        g_r = to_node(op.MatMul(op.Transpose(g_states, perm=[1, 0]), self.flat(before))) if n.wanted[2] else None
         g_b = None
         if len(n.inputs) > 3 and n.wanted[3]:
-            first = op.ReduceSum(g_inputs, [0], keepdims=0)
-            second = first if g_states is g_inputs else op.ReduceSum(g_states, [0], keepdims=0)
+            first = to_node(op.ReduceSum(g_inputs, [0], keepdims=0))
+            second = first if g_states is g_inputs else to_node(op.ReduceSum(g_states, [0], keepdims=0))
             g_b = op.Concat(first, second, axis=0)
         self.found.append([g_x, g_w, g_r, g_b, None, *rest])
 
@@ -197,24 +203,30 @@ def lstm_reverse(op: Builder, n: NodeView, *cotangents: Value | None) -> Any:
         return NotImplemented
     pull = _Pull(op, n, 4, cotangents)
     steps = lstm_steps(pull.parts)
-    for d, (y, cells, iof, new) in enumerate(pull.kept(steps)):
-        r, c0 = pull.parts.r[d], steps.first[1][d]
+    for d, (y, cells, *gates) in enumerate(pull.kept(steps)):
+        w, r, c0 = pull.parts.w[d], pull.parts.r[d], steps.first[1][d]
+        assert w is not None
         assert r is not None
-        i, o, forget = in_parts(op, iof, 3)
+        order = gate_order(op, [w, r], 4, pull.hidden) if n.wanted[1] or n.wanted[2] else None
+        places = range(4) if order is None else order.gates
+        i, o, forget, new = gates
         squashed = op.Tanh(cells)
         by_cell = o * (1.0 - squashed * squashed)
         # What s, g, s, s are multiplied by to give the cotangents of i, o, f and the candidate: [T, B, 4 H]
-        factors = op.Concat(op.Concat(new, squashed, pull.before(d, cells, c0), axis=-1) * iof * (1.0 - iof), i * (1.0 - new * new), axis=-1)
+        others = (new, squashed, pull.before(d, cells, c0))
+        factors = [*(other * gate * (1.0 - gate) for other, gate in zip(others, gates, strict=False)), i * (1.0 - new * new)]
+        kept_r = r if order is None else order.from_node(op, r)
 
-        def step(body: Builder, states: list[Value], slices: list[Value], r: Value = r) -> tuple[list[Value], list[Value]]:
+        def step(body: Builder, states: list[Value], slices: list[Value], r: Value = kept_r, places: Sequence[int] = places) -> tuple[list[Value], list[Value]]:
             g_y, factors, by_cell, forget = slices
             g = states[0] + g_y
             s = states[1] + g * by_cell
-            gates = body.Concat(s, g, s, s, axis=-1) * factors
+            arriving = (s, g, s, s)
+            gates = body.Concat(*(arriving[k] for k in places), axis=-1) * factors
             return [body.MatMul(gates, body.value(r.name)), s * forget], [gates]
 
-        reads = [pull.at_steps(d, y), factors, by_cell, forget]
-        last, (gates,) = scan(op, step, [pull.arriving(d, 0), pull.arriving(d, 1)], reads, not pull.parts.backward[d])
-        flat = pull.flat(gates)
-        pull.finish(d, pull.before(d, y, pull.parts.h0[d]), flat, flat, *last)
+        reads = [pull.at_steps(d, y), op.Concat(*(factors[k] for k in places), axis=-1), by_cell, forget]
+        last, (g,) = scan(op, step, [pull.arriving(d, 0), pull.arriving(d, 1)], reads, not pull.parts.backward[d])
+        flat = pull.flat(g)
+        pull.finish(d, pull.before(d, y, pull.parts.h0[d]), flat, flat, *last, order=order)
     return pull.answer()

@@ -1,6 +1,6 @@
 """Times gradients side by side: onnxruntime's forward pass, netsens's gradient, and what else gives it, each in a process of its own that takes its turn.
 
-    python -m tests.benchmarks [--only 'resnet*' vit] [--batch 1 16] [--by input params] [--full] [--json NEW.json] [--compare OLD.json]
+    python -m tests.benchmarks [--only 'resnet*' vit] [--batch 1 16] [--by input params] [--full] [--json NEW.json [--add]] [--compare OLD.json]
         [--against torch compile] [--jax PYTHON] [--training PYTHON] [--onnxsim PYTHON] [--threads 2] [--seconds 5]
     python -m tests.benchmarks --show RUN.json [--compare OLD.json]
 
@@ -18,7 +18,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -34,32 +34,31 @@ from tests.benchmarks.results import compared, refusals, report
 from tests.models.architectures import ARCHITECTURES, Architecture
 from tests.models.export import export, seeded
 
+Question = tuple[str, int, str]  # model, batch, by
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 OTHERS = {"jax": "jax", "ort-training": "onnxruntime-training", "graph_grad": "onnxsim"}  # run by Pythons of their own, and the package that each wants there
 
 
-def cases(only: Sequence[str], full: bool, batches: Sequence[int], by: Sequence[str], pythons: Sequence[str], folder: Path) -> Iterator[tuple[str, Case]]:
-    """Each model at each batch, by each; exported once and removed when done."""
+def cases(asked: Sequence[Question], full: bool, pythons: Sequence[str], folder: Path) -> Iterator[tuple[str, Case]]:
+    """What is asked, of each model in turn; each exported once, in place of the one before."""
 
-    def named(name: str) -> bool:
-        return any(fnmatch.fnmatch(name, pattern) for pattern in only)
+    def each(name: str, inputs: Callable[[int], Any], about: Callable[[], Case]) -> Iterator[tuple[str, Case]]:
+        mine = [(batch, by) for model, batch, by in asked if model == name]
+        found = about() if mine else {}
+        for batch, by in mine:
+            np.save(folder / "x.npy", inputs(batch))
+            of_input = wanted({"by": "input"}, onnx.load(found["model"]))[0]
+            yield name, {**found, "input": of_input, "x": str(folder / "x.npy"), "full": full, "batch": batch, "by": by, "folder": str(folder)}
 
-    def each(name: str, inputs: dict[int, Any], **about: Any) -> Iterator[tuple[str, Case]]:
-        of_input = wanted({"by": "input"}, onnx.load(about["model"]))[0]
-        for batch, x in inputs.items():
-            path = folder / "x.npy"
-            np.save(path, x)
-            for one in by:
-                yield name, {**about, "input": of_input, "x": str(path), "full": full, "batch": batch, "by": one, "folder": str(folder)}
+    for a in ARCHITECTURES:
+        yield from each(a.name, lambda batch, a=a: a.example(batch, full).numpy(), lambda a=a: exported(a, full, pythons, folder))
+    for path in samples():
+        as_it_is = {"model": str(path), "folded": str(path), "weights": None, "wrt": None, "architecture": None}
+        yield from each(path.stem, lambda batch, path=path: sample_input(path, batch), lambda about=as_it_is: about)
 
-    for architecture in ARCHITECTURES:
-        if named(architecture.name):
-            about = exported(architecture, full, pythons, folder)
-            yield from each(architecture.name, {batch: architecture.example(batch, full).numpy() for batch in batches}, **about)
-    for path in sorted(SAMPLES.glob("*.onnx")):
-        if named(path.stem):
-            inputs = {batch: sample_input(path, batch) for batch in batches}
-            yield from each(path.stem, inputs, model=str(path), folded=str(path), weights=None, wrt=None, architecture=None)
+
+def samples() -> list[Path]:
+    return sorted(SAMPLES.glob("*.onnx"))
 
 
 def exported(architecture: Architecture, full: bool, pythons: Sequence[str], folder: Path) -> Case:
@@ -100,12 +99,16 @@ def race(a: argparse.Namespace) -> dict[str, Any]:
     """The run, written to its file row by row."""
     pythons = dict.fromkeys(["forward", "netsens", *a.against], sys.executable)
     pythons |= {name: python for name, python in zip(OTHERS, (a.jax, a.training, a.onnxsim), strict=True) if python}
-    rows: list[dict[str, Any]] = []
+    old = json.loads(a.json.read_text()) if a.add and a.json.exists() else {"contenders": [], "rows": []}
+    rows: list[dict[str, Any]] = old["rows"]
+    there = {(row["model"], row["batch"], row["by"]) for row in rows}
+    names = [*(architecture.name for architecture in ARCHITECTURES), *(path.stem for path in samples())]
+    asked = [(name, batch, by) for name in names if any(fnmatch.fnmatch(name, o) for o in a.only) for batch in a.batch for by in a.by]
     run = {"date": date.today().isoformat(), "machine": processor(), "cores": os.cpu_count(), "threads": a.threads, "full": a.full,
-           "statistic": "least" if a.least else "median", "contenders": list(pythons), "rows": rows,
+           "statistic": "least" if a.least else "median", "contenders": list(dict.fromkeys([*old["contenders"], *pythons])), "rows": rows,
            "versions": {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__} | {OTHERS[n]: version(p, OTHERS[n]) for n, p in pythons.items() if n in OTHERS}}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        for title, case in cases(a.only, a.full, a.batch, a.by, list(pythons), Path(folder)):
+        for title, case in cases([question for question in asked if question not in there], a.full, list(pythons), Path(folder)):
             rows.append(measure(title, {**case, "threads": a.threads}, pythons, a.seconds))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
             if a.json:
@@ -127,9 +130,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each contender")
     parser.add_argument("--least", action="store_true", help="compare the least times, not the medians: on a machine that others use too")
     parser.add_argument("--json", type=Path, metavar="NEW.json")
+    parser.add_argument("--add", action="store_true", help="to NEW.json what it hasn't yet: a long run in parts")
     parser.add_argument("--compare", type=Path, metavar="OLD.json")
     parser.add_argument("--show", type=Path, metavar="RUN.json", help="a run that was, instead of a new one")
     a = parser.parse_args()
+    if a.add and not a.json:
+        parser.error("--add wants --json, the file to add to")
     run = json.loads(a.show.read_text()) if a.show else race(a)
     print(report(run))
     for line in refusals(run):

@@ -85,7 +85,7 @@ def test_pytorch_gives_the_same_gradient(name: str, by: str, tmp_path: Path) -> 
     from tests.benchmarks.__main__ import cases
 
     pythons = dict.fromkeys(["forward", "netsens", "torch"], sys.executable)
-    ((title, case),) = cases([name], False, [2], [by], list(pythons), tmp_path)
+    ((title, case),) = cases([(name, 2, by)], False, list(pythons), tmp_path)
     row = race.measure(title, {**case, "threads": 1}, pythons, seconds=0, least=1)
     assert row["torch"]["difference"] < 1e-4, row
     assert row["forward"]["least_ms"] > 0

@@ -469,9 +469,27 @@ class Builder:
         """`value` in the shape of `like`."""
         if same_shape(value.type.shape, like.type.shape):
             return value
+        copied = self._copied_lengths(value, like)
+        if copied is not None:
+            return self.retyped(self.Reshape(value, copied), like.type.shape)
         # A 0 in the shape is a length, and doesn't copy one.
         result = self.Reshape(value, self.shape(like), allowzero=None if like.static and all(like.shape) else 1)
         return self.retyped(result, like.type.shape)
+
+    def _copied_lengths(self, value: Value, like: Value) -> list[int] | None:
+        """The shape of `like` as `Reshape` takes it from `value`: 0 for a symbolic length that both have in the same place. Of such a constant onnxruntime can tell
+        the result's shape; where it can't, it keeps every buffer, and takes a time to open that grows with the square of the graph's size."""
+        if value.type.shape is None or like.type.shape is None or like.static:
+            return None
+        target = []
+        for axis, length in enumerate(like.type.shape):
+            if isinstance(length, int) and length > 0:
+                target.append(length)
+            elif isinstance(length, str) and axis < len(value.type.shape) and value.type.shape[axis] == length:
+                target.append(0)
+            else:
+                return None
+        return target
 
     def expand_like(self, value: Value, like: Value) -> Value:
         """`value` broadcast to the shape of `like`."""

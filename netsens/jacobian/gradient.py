@@ -12,7 +12,7 @@ from netsens.graph.graph import Graph, pruned
 from netsens.graph.names import find_layer, find_wrt
 from netsens.graph.selectors import is_group, selectors_of
 from netsens.jacobian.gradient_plan import GradientPlan
-from netsens.modes.activity import Cut, active_values, carries, cuts_between, depends
+from netsens.modes.activity import Cut, active_values, carries, cuts_between, leading_to, needed_for
 from netsens.modes.difference import difference_rule
 from netsens.modes.gradient import append_vjp, output_named
 from netsens.modes.target import Target, parse_target, select
@@ -141,17 +141,19 @@ def first_floats(graph: Graph, name: str, of: str) -> list[str]:
                 floats.append(output)
             elif known is not None and known.dtype:
                 integers.add(output)
-    return [f for f in floats if of in active_values(graph, [f])]
+    leading = leading_to(graph, of)
+    return [f for f in floats if f in leading]
 
 
 def paths(graph: Graph, chosen: Sequence[str], of: str, group: bool) -> tuple[list[str], dict[str, str], str]:
     """Which of the tensors have a derivative path to `of`; of the rest, why their gradient is zero; and a note on those passed over."""
     reached, zeros, detached = [], {}, []
     cuts: dict[str, list[Cut]] = {}
+    leading, needed = leading_to(graph, of), needed_for(graph, of)
     for name in chosen:
-        if of in active_values(graph, [name]):
+        if name in leading:
             reached.append(name)
-        elif depends(graph, name, of):
+        elif name in needed:
             cuts[name] = cuts_between(graph, name, of)
         else:
             detached.append(name)

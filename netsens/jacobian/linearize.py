@@ -19,7 +19,7 @@ from netsens.graph.graph import Array, Graph, shape_text
 from netsens.graph.shapes import known
 from netsens.jacobian.cost import Cost, cost_of
 from netsens.jacobian.extras import scipy_module
-from netsens.modes.activity import active_values, carries
+from netsens.modes.activity import active_values, carries, leading_to
 from netsens.modes.batch import batched
 from netsens.modes.difference import difference_rule
 from netsens.modes.gradient import append_jvp, append_vjp
@@ -102,7 +102,7 @@ class Linearizer:
     _sides: dict[Any, Side] = field(default_factory=dict)
     _shapes: dict[str, Shape] = field(default_factory=dict)
     _relations: dict[tuple[str, str], Relation] | None = None
-    _active: dict[str, set[str]] = field(default_factory=dict)
+    _leading: dict[str, set[str]] = field(default_factory=dict)
 
     def shape(self, name: str) -> Shape:
         """The shape of a value of the graph."""
@@ -132,9 +132,9 @@ class Linearizer:
 
     def reaches(self, wrt: str, of: str) -> bool:
         """Whether a path leads from the one to the other."""
-        if wrt not in self._active:
-            self._active[wrt] = active_values(self.graph, [wrt])
-        return of in self._active[wrt]
+        if of not in self._leading:
+            self._leading[of] = leading_to(self.graph, of)
+        return wrt in self._leading[of]
 
     def forward(self, wrt: Sequence[str] | None = None, of: Sequence[str] | None = None) -> Side:
         """The program that pushes tangents of some of `wrt`."""

@@ -39,6 +39,22 @@ def spread(nodes: Sequence[Node], active: set[str], type_of: Callable[[str], Ten
         active.update(o for o in moved if o and (carries(type_of(o)) or (handed_on and _quantised(type_of(o)))))
 
 
+def leading_to(graph: Graph, of: str) -> set[str]:
+    """Every value whose change moves `of` smoothly: one look from the other end, where `active_values` would be asked of each value. What a node hands on of
+    several values is what it hands on of each."""
+    leading = {of}
+    for node in reversed(graph.nodes):
+        outputs = [o for o in node.outputs if o in leading]
+        if not outputs:
+            continue
+        for name in set(node.reads()) - leading:
+            moved = {name}
+            spread([node], moved, graph.types.get, graph.straight_through)
+            if any(o in moved for o in outputs):
+                leading.add(name)
+    return leading
+
+
 def _reads_integers(node: Node, active: set[str], type_of: Callable[[str], TensorType | None]) -> bool:
     """Whether the node hands on quantised integers that carry a derivative (a Reshape or a MaxPool of them, say)."""
     return any(i in active and not carries(type_of(i)) for i in node.inputs)
@@ -131,8 +147,13 @@ def cuts_at(node: Node, active: set[str], types: Mapping[str, TensorType]) -> li
 
 def depends(graph: Graph, wrt: str, of: str) -> bool:
     """Whether `of` is computed from `wrt` at all."""
+    return wrt in needed_for(graph, of)
+
+
+def needed_for(graph: Graph, of: str) -> set[str]:
+    """Every value that `of` is computed from, itself included."""
     needed = {of}
     for node in reversed(graph.nodes):
         if any(o in needed for o in node.outputs):
             needed.update(node.reads())
-    return wrt in needed
+    return needed

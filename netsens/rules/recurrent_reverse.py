@@ -2,9 +2,11 @@
 step; the factors in it are known beforehand for all steps, and the weights' gradients are one product each after it. Other forms are left to the derivative
 of the Scan in `recurrent_cells.py`.
 
-An RNN's factors follow from its output. The gates of a GRU and of an LSTM are kept by a Scan that stands in for onnxruntime's fused node, since that node
-doesn't give them out: 30 ms in place of the node's 31 and of 31 more for the gates of all steps at once (two layers both ways, 64 steps, 256 states, batch
-16, one thread), at batch 1 5.4 in place of 3.8 and 2.6. With both directions in one Scan, a step's product takes 1.4 times as long at batch 1, 1.6 times at 16."""
+An RNN's factors follow from its output. The gates of a GRU and of an LSTM, which onnxruntime's fused node doesn't give out, are kept by a Scan that stands in
+for that node, or computed for all steps at once from its output, where that is little work. Two LSTMs both ways, 64 steps, 256 states, one thread: 31 ms in place
+of 31 and 32 at batch 16, 5.4 in place of 3.8 and 2.6 at batch 1. The whole gradient of one LSTM, at batch 1 with 16, 64, 128 and 192 states: 0.49, 0.60, 0.95
+and 1.47 ms with the Scan, 0.32, 0.44, 0.83 and 1.49 at once; at batch 16 with 16, 64 and 128 states 0.65, 1.5 and 3.8, at once 0.60, 1.9 and 5.8.
+With both directions in one Scan, a step's product takes 1.4 times as long at batch 1, 1.6 times at 16."""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from netsens.rules.recurrent_cells import gru_steps, lstm_steps
 from netsens.rules.words import NodeView, vjp
 
 Cotangents = tuple[Value | None, ...]
+_LITTLE = 200_000  # products a step up to which the gates are computed at once, as measured
 
 
 class _Pull:
@@ -43,10 +46,33 @@ class _Pull:
         return [part for part in self._directions(y, 1) if part is not None]
 
     def kept(self, steps: Steps) -> list[list[Value]]:
-        """What the recurrence keeps of each step, by direction; it gives the node's outputs too."""
+        """The states after each step and the values on the way there, [T, B, ..], by direction."""
+        if self.parts.mask is None and self._products() < _LITTLE:
+            return [self._at_once(steps, d, y) for d, y in enumerate(self.outputs())]
         outputs, kept = self.parts.run(steps, keeping=True)
         self.op.stand_for(self.n.node, outputs)
         return kept
+
+    def _products(self) -> int:
+        """How many numbers a step multiplies; of an unknown batch, that of two samples."""
+        (batch, width), hidden = self.x.shape[1:], self.hidden
+        return (batch if isinstance(batch, int) else 2) * self.gates * hidden * (hidden + (width if isinstance(width, int) else hidden))
+
+    def _at_once(self, steps: Steps, d: int, y: Value) -> list[Value]:
+        """A direction's cell over all steps, whose states before are known from the node's output; the gates read no other."""
+        op = self.op
+        before = self.before(d, y, self.parts.h0[d])
+        _, gates = steps.cell(d)(op, [before] * len(steps.first), [steps.reads[d]])
+        if len(steps.first) == 1:
+            return [y, *gates]
+        i, _, forget, new = gates
+
+        def cell(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
+            c = states[0] * slices[0] + slices[1]
+            return [c], [c]
+
+        _, cells = scan(op, cell, [steps.first[1][d]], [forget, i * new], self.parts.backward[d])
+        return [y, *cells, *gates]
 
     def _directions(self, x: Value | None, axis: int) -> list[Value | None]:
         """The parts of a value by direction, that axis gone."""
@@ -67,7 +93,13 @@ class _Pull:
             parts = (op.Slice(steps, [1], [np.iinfo(np.int64).max], [0]), first)
         else:
             parts = (first, op.Slice(steps, [0], [-1], [0]))
-        return op.retyped(op.Concat(*parts, axis=0), (*self.x.shape[:2], self.hidden))
+        shifted = op.retyped(op.Concat(*parts, axis=0), (*self.x.shape[:2], self.hidden))
+        if self.parts.mask is None or not self.parts.backward[d]:
+            return shifted
+        # Backward, a sample begins at its own last step: [T, B, 1], the steps that another came before.
+        ended = op.Expand(op.constant(np.asarray(False)), op.vector([1, op.dim(self.x, 1), 1]))
+        begun = op.Concat(op.Slice(self.parts.mask, [1], [np.iinfo(np.int64).max], [0]), ended, axis=0)
+        return op.retyped(op.Where(begun, shifted, first), shifted.shape)
 
     def arriving(self, d: int, k: int) -> Value:
         """The cotangent of the last state `k`, [B, H]."""
@@ -75,8 +107,20 @@ class _Pull:
         return self.op.zeros_like(self.parts.h0[d]) if g is None else g
 
     def at_steps(self, d: int, like: Value) -> Value:
+        """The cotangents of the states at the steps, [T, B, H]."""
         g = self.g_steps[d]
-        return self.op.zeros_like(like) if g is None else g
+        return self.op.zeros_like(like) if g is None else self.running(g)
+
+    def running(self, x: Value, ended: float = 0.0) -> Value:
+        """A factor at all steps, [T, B, ..], with another number where a sample has ended and keeps its states."""
+        mask = self.parts.mask
+        return x if mask is None else self.op.retyped(self.op.Where(mask, x, ended), x.shape)
+
+    def keeping(self) -> list[Value]:
+        """What the state's cotangent is multiplied by to pass a step at which a sample has ended, [T, B, 1], as one more thing to read; none where there are no
+        such steps."""
+        mask = self.parts.mask
+        return [] if mask is None else [self.op.Cast(self.op.Not(mask), to=self.x.dtype)]
 
     def finish(self, d: int, before: Value, g_inputs: Value, g_states: Value, *rest: Value | None, order: GateOrder | None = None) -> None:
         """The cotangents of x, w, r, b from those of the two parts of the gates, [T B, G H], which come in `order`; `rest` are those of the initial states."""
@@ -118,7 +162,12 @@ def _usual(n: NodeView, activations: Sequence[str]) -> bool:
     """Whether the node is of the form that these rules cover."""
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in n["activations"] or activations]
     plain = all(name.lower() == activations[k % len(activations)].lower() for k, name in enumerate(names))
-    return plain and not n["clip"] and not n["layout"] and not n["input_forget"] and n.input(4) is None and n.input(7) is None
+    return plain and not n["clip"] and not n["layout"] and not n["input_forget"] and n.input(7) is None
+
+
+def _passed(body: Builder, g: Value, arriving: Value, keeping: Sequence[Value]) -> Value:
+    """The cotangent of the state before a step, and of samples that have ended the one after it."""
+    return g + arriving * keeping[0] if keeping else g
 
 
 @vjp("RNN")
@@ -132,10 +181,12 @@ def rnn_reverse(op: Builder, n: NodeView, *cotangents: Value | None) -> Any:
         assert r is not None
 
         def step(body: Builder, states: list[Value], slices: list[Value], r: Value = r) -> tuple[list[Value], list[Value]]:
-            g = (states[0] + slices[0]) * slices[1]
-            return [body.MatMul(g, body.value(r.name))], [g]
+            arriving = states[0] + slices[0]
+            g = arriving * slices[1]
+            return [_passed(body, body.MatMul(g, body.value(r.name)), arriving, slices[2:])], [g]
 
-        (last,), (g,) = scan(op, step, [pull.arriving(d, 0)], [pull.at_steps(d, y), 1.0 - y * y], not pull.parts.backward[d])
+        reads = [pull.at_steps(d, y), pull.running(1.0 - y * y), *pull.keeping()]
+        (last,), (g,) = scan(op, step, [pull.arriving(d, 0)], reads, not pull.parts.backward[d])
         g = pull.flat(g)
         pull.finish(d, pull.before(d, y, pull.parts.h0[d]), g, g, last)
     return pull.answer()
@@ -154,9 +205,10 @@ def gru_reverse(op: Builder, n: NodeView, *cotangents: Value | None) -> Any:
         assert r is not None
         before = pull.before(d, y, pull.parts.h0[d])
         z, reset = in_parts(op, zr, 2)
-        by_new = (1.0 - z) * (1.0 - new * new)
-        by_z = (before - new) * z * (1.0 - z)
+        by_new = pull.running((1.0 - z) * (1.0 - new * new))
+        by_z = pull.running((before - new) * z * (1.0 - z))
         turn = reset * (1.0 - reset)
+        z = pull.running(z, 1.0)
         if inner:
             by_reset = by_new * inner[0] * turn
             # The cotangents of the recurrent part, [T, B, 3 H], are (g, g, g) times these.
@@ -211,21 +263,22 @@ def lstm_reverse(op: Builder, n: NodeView, *cotangents: Value | None) -> Any:
         places = range(4) if order is None else order.gates
         i, o, forget, new = gates
         squashed = op.Tanh(cells)
-        by_cell = o * (1.0 - squashed * squashed)
+        by_cell = pull.running(o * (1.0 - squashed * squashed))
         # What s, g, s, s are multiplied by to give the cotangents of i, o, f and the candidate: [T, B, 4 H]
         others = (new, squashed, pull.before(d, cells, c0))
         factors = [*(other * gate * (1.0 - gate) for other, gate in zip(others, gates, strict=False)), i * (1.0 - new * new)]
         kept_r = r if order is None else order.from_node(op, r)
 
         def step(body: Builder, states: list[Value], slices: list[Value], r: Value = kept_r, places: Sequence[int] = places) -> tuple[list[Value], list[Value]]:
-            g_y, factors, by_cell, forget = slices
+            g_y, factors, by_cell, forget, *keeping = slices
             g = states[0] + g_y
             s = states[1] + g * by_cell
             arriving = (s, g, s, s)
             gates = body.Concat(*(arriving[k] for k in places), axis=-1) * factors
-            return [body.MatMul(gates, body.value(r.name)), s * forget], [gates]
+            return [_passed(body, body.MatMul(gates, body.value(r.name)), g, keeping), s * forget], [gates]
 
-        reads = [pull.at_steps(d, y), op.Concat(*(factors[k] for k in places), axis=-1), by_cell, forget]
+        joined = pull.running(op.Concat(*(factors[k] for k in places), axis=-1))
+        reads = [pull.at_steps(d, y), joined, by_cell, pull.running(forget, 1.0), *pull.keeping()]
         last, (g,) = scan(op, step, [pull.arriving(d, 0), pull.arriving(d, 1)], reads, not pull.parts.backward[d])
         flat = pull.flat(g)
         pull.finish(d, pull.before(d, y, pull.parts.h0[d]), flat, flat, *last, order=order)

@@ -19,6 +19,7 @@ from netsens.graph.precision import in_precision
 from netsens.graph.save import model_proto
 from netsens.modes.activity import cuts_between
 from netsens.modes.gradient import append_jvp, append_vjp
+from netsens.rules import recurrent_reverse
 from netsens.rules.words import RULES
 from netsens.run.reference import reference_runner
 
@@ -148,14 +149,15 @@ def recurrent_model(op: str, gates: int, directions: int, hidden: int, width: in
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-@pytest.mark.parametrize("usual", [True, False], ids=["rule", "expansion"])
+@pytest.mark.parametrize("way", ["kept", "at once", "expansion"])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
-def test_recurrent_gradients_are_pytorchs(op: str, directions: int, usual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the rule of the usual form, and through the Scan."""
+def test_recurrent_gradients_are_pytorchs(op: str, directions: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the rule of the usual form, its gates kept or computed at once, and through the Scan."""
+    monkeypatch.setattr(recurrent_reverse, "_LITTLE", 0 if way == "kept" else 9999)
     gates, order = {"RNN": (1, [0]), "GRU": (3, [1, 0, 2]), "LSTM": (4, [0, 2, 3, 1])}[op]
     hidden, width, steps, batch = 4, 3, 5, 2
-    if not usual:
+    if way == "expansion":
         from dataclasses import replace
 
         monkeypatch.setitem(RULES, ("", op), replace(RULES["", op], vjp=None))
@@ -219,16 +221,18 @@ def test_a_path_that_a_branch_cuts_is_named() -> None:
 
 
 @pytest.mark.parametrize("directions", [1, 2])
-@pytest.mark.parametrize(("op", "gates", "fused"), [("RNN", 1, True), ("GRU", 3, False), ("LSTM", 4, False)])
-def test_a_recurrence_runs_forward_once(op: str, gates: int, fused: bool, directions: int) -> None:
-    """As the model's fused node where the gradient needs its states alone, as a Scan that keeps the gates elsewhere; with the same outputs."""
+@pytest.mark.parametrize(("op", "gates", "little", "scans"), [("RNN", 1, 0, 1), ("GRU", 3, 0, 2), ("LSTM", 4, 0, 2), ("GRU", 3, 9999, 1), ("LSTM", 4, 9999, 2)])
+def test_a_recurrence_runs_forward_once(op: str, gates: int, little: int, scans: int, directions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the model's fused node where the gradient needs its states alone, or the gates are little work at once; elsewhere as a Scan that keeps the gates, with the
+    same outputs."""
+    monkeypatch.setattr(recurrent_reverse, "_LITTLE", little)
     graph = load_graph(recurrent_model(op, gates, directions, 4, 3))
     outputs = [o for o in graph.nodes[0].outputs if o]
     derivative = append_vjp(graph, "y", ["x"], ones=True)
     result = derivative.results["x"]
     nodes = [n.op for n in pruned(derivative.graph, [*outputs, result]).nodes]
-    assert nodes.count(op) == fused
-    assert nodes.count("Scan") == (1 if fused else 2) * directions
+    assert nodes.count(op) == (op == "RNN" or little > 0)
+    assert nodes.count("Scan") == scans * directions
     rng = np.random.default_rng(3)
     sizes = {"T": 5, "N": 2}
     at = {name: rng.uniform(-0.9, 0.9, [sizes.get(d, d) for d in graph.types[name].shape]) for name in graph.inputs}
@@ -237,8 +241,9 @@ def test_a_recurrence_runs_forward_once(op: str, gates: int, fused: bool, direct
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
 
 
-def test_a_recurrence_between_others_reads_and_is_read() -> None:
+def test_a_recurrence_between_others_reads_and_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its place in the order is kept: what it reads comes from another, and its last state goes on beside its output."""
+    monkeypatch.setattr(recurrent_reverse, "_LITTLE", 0)
     text = """<ir_version: 10, opset_import: ["":21]> g (double[T,2,3] x, double[1,12,3] w, double[1,12,3] r) => (double y) {
       all, last, cell = LSTM <hidden_size=3> (x, w, r) a = Squeeze(all, k) q, more = LSTM <hidden_size=3> (a, w, r, , , last, cell)
       b = Tanh(more) c = Mul(b, last) y = ReduceSum<keepdims=0>(c) }""".replace("{", "{ k = Constant<value_ints=[1]>()", 1)

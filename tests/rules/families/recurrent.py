@@ -68,5 +68,10 @@ CASES += [
     case("LSTM", "b h0 c0", 'activations=["HardSigmoid", "ScaledTanh", "Elu"], activation_alpha=[0.3, 0.8, 0.9], activation_beta=[0.4, 1.1]'),
     case("LSTM", "b c0 p", "input_forget=1"),
     case("LSTM", "b h0 c0", outputs="all, last, cell", after=" t = ReduceSum(all) u = Mul(t, cell) y = Add(u, last)"),
+    case(
+        "LSTM", "b h0 c0", 'direction="bidirectional"', outputs="all, last, cell", after=" t = ReduceSum(all) u = Mul(t, cell) y = Add(u, last)", symbolic=False
+    ),
+    case("LSTM", "b h0 c0 lens", outputs="all, last, cell", after=" t = ReduceSum(all) u = Mul(t, cell) y = Add(u, last)"),
+    case("LSTM", "b h0 c0 lens", 'direction="bidirectional"', outputs="all, , cell", after=" t = ReduceSum(all) y = Mul(t, cell)", symbolic=False),
     case("LSTM", "b h0 c0", 'activations=["Sigmoid", "Softplus", "Relu"]'),
 ]

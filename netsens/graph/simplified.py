@@ -118,7 +118,7 @@ def _factors(op: Builder, value: Value) -> tuple[str, str] | None:
 
 
 def _swish(op: Builder, direct: Value, through: Value) -> Value | None:
-    """The two ways back from x * Sigmoid(x), g * s and (g * x) * (s * (1 - s)), as g * (s + y * (1 - s)): four passes instead of six."""
+    """The two ways back from x * Sigmoid(x), g * s and (g * x) * (s * (1 - s)), as g * (s * (1 + x - x * s)): four passes instead of six."""
     outer, inner = _factors(op, direct), _factors(op, through)
     if outer is None or inner is None:
         return None
@@ -134,7 +134,6 @@ def _swish(op: Builder, direct: Value, through: Value) -> Value | None:
             rest = op.producer(op.value(parts[1]))
             if rest is None or rest.op != "Sub" or rest.domain or rest.inputs[1] != s or not _is_number(op.value(rest.inputs[0]), 1):
                 continue
-            sigmoid = op.value(s)
-            slope_of_y: Value = sigmoid + op.value(x) * sigmoid * op.value(parts[1])
-            return op.value(g) * slope_of_y
+            sigmoid, whole = op.value(s), op.value(x)
+            return op.value(g) * (sigmoid * (1 + (whole - whole * sigmoid)))
     return None

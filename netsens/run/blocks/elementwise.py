@@ -13,6 +13,7 @@ from netsens.graph.blocked_layout import BLOCKED
 from netsens.graph.graph import Node, TensorType
 from netsens.run.blocks.convolutions import absorbed_factor, absorbed_sum, added_phases
 from netsens.run.blocks.nodes import BOOL, FLOAT
+from netsens.run.blocks.waiting import Pending
 from netsens.run.blocks.writing import Writing, written_by
 
 # Those that make of finite numbers finite ones, whatever fills the last block.
@@ -143,6 +144,8 @@ def _sum(b: Writing, node: Node) -> bool:
         if summand in b.fixed and shape is not None and prod(int(d or 0) for d in shape) == channels:
             return absorbed_factor(b, x, "", _vector(b, summand, channels), node.outputs[0])
         return False
+    if len(node.inputs) == 2 and _number_added(b, node):
+        return True
     if len(node.inputs) == 2 and b.shape(node.inputs[0]) == b.shape(node.inputs[1]) and all(b.comes_inside(i) for i in node.inputs):
         one, two = node.inputs
         if added_phases(b, one, two, node.outputs[0]) or absorbed_sum(b, two, one, node.outputs[0]) or absorbed_sum(b, one, two, node.outputs[0]):
@@ -154,12 +157,39 @@ def _sum(b: Writing, node: Node) -> bool:
 def _difference(b: Writing, node: Node) -> bool:
     found = _by_channel(b, node)
     if found is None:
-        return elementwise(b, node)
+        return _turned_sum(b, node) or elementwise(b, node)
     x, less = found
     channels, shape = b.channels(x), b.shape(less)
     if x != node.inputs[0] or less not in b.fixed or shape is None or prod(int(d or 0) for d in shape) != channels:
         return False
     return absorbed_factor(b, x, "", b.emit("Neg", [_vector(b, less, channels)]), node.outputs[0])
+
+
+def _turned_sum(b: Writing, node: Node) -> bool:
+    """x - y before a number is added, as 1 + x - x * Sigmoid(x) has it: a convolution by -1 to which x is added, and the number is its bias."""
+    x, y = node.inputs
+    difference = node.outputs[0]
+    if not _can_be(b, node) or not b.read_once(difference) or b.shape(x) != b.shape(y) or b.dtype(x) != FLOAT or len(b.places(x)) != 2 or b.channels(x) % 4:
+        return False
+    if any(r.op != "Add" or not any(_single(b, i) and i in b.original.constants for i in r.inputs) for r in b.readers_of(difference)):
+        return False
+    channels = b.channels(x)
+    shape = [channels, 1, 1, 1]
+    minus = b.array(np.full(shape, -1, np.float32))
+    attributes = {"shape": shape, "kernel_shape": [1, 1], "direct": True, "group": b.filled(channels)}
+    b.pending[difference] = Pending(b.flat(y), minus, "", attributes, b.flat(x))
+    return True
+
+
+def _number_added(b: Writing, node: Node) -> bool:
+    """A number added to a convolution that is part of it already with another sum."""
+    for x, number in (node.inputs, node.inputs[::-1]):
+        c, value = b.pending.get(x), b.constant(number)
+        if c is not None and value is not None and value.size == 1 and not c.activation and b.read_once(x) and not c.bias:
+            del b.pending[x]
+            b.pending[node.outputs[0]] = replace(c, bias=b.array(np.full(c.attributes["shape"][0], value.reshape(-1)[0], np.float32)))
+            return True
+    return False
 
 
 # Masks ---------------------------------------------------------------------------------------------------------------------

@@ -492,7 +492,7 @@ class Model:
         lengths = self._lengths(feeds)
         found = self._sessions.get(key)
         if found is None:
-            self._sessions[key] = found = Session(graph, self.options, self._to_keep.pop(key, None), lengths)
+            self._sessions[key] = found = Session(graph, self.options, self._to_keep.pop(key, None), lengths, arrays=True)
         elif found.lengths and found.lengths != lengths:
             del self._sessions[key]
             self._sessions[key] = found = found.general()

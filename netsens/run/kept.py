@@ -208,6 +208,7 @@ def _stored(program: Program, model: Path) -> tuple[dict[str, Any], bytes]:
     described = {
         "proto": len(program.proto), "arrays": arrays, "inputs": list(program.inputs), "outputs": list(program.outputs), "dtypes": dict(program.dtypes),
         "widened": program.widened, "block": program.block, "probe": program.probe.hex(),
+        "shapes": {name: list(shape) for name, shape in program.shapes.items()},
     }  # fmt: skip
     return described, b"".join(parts)
 
@@ -228,7 +229,7 @@ def _program(about: Mapping[str, Any], content: memoryview, model: Path) -> Prog
         if part.nbytes != count * dtype.itemsize:
             raise ValueError("the file is shorter than it was")
         arrays[name] = np.frombuffer(part, dtype).reshape(shape)
-    machine = about["block"], bytes.fromhex(about["probe"])
+    machine = about["block"], bytes.fromhex(about["probe"]), about["shapes"]
     return Program(bytes(content[: about["proto"]]), arrays, about["inputs"], about["outputs"], about["dtypes"], about["widened"], *machine)
 
 

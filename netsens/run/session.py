@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -85,7 +85,7 @@ def newest_opset(asked: int) -> int:
 class Program:
     """What onnxruntime loads: a serialised model and the arrays left out of it, which it refers to. `dtypes` are the element types of inputs and
     outputs as the graph has them; `widened` says that half precision is computed in float32. `block` is how many channels it has side by side, which must be the
-    machine's, as `probe` shows it; 0 for any machine."""
+    machine's, as `probe` shows it; 0 for any machine. Some outputs come under other axes and are to be given their `shapes`."""
 
     proto: bytes
     arrays: Mapping[str, Array]
@@ -95,12 +95,13 @@ class Program:
     widened: bool = False
     block: int = 0
     probe: bytes = b""
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class Session:
     """A graph loaded into onnxruntime, or a program that was made of one before. Its large constants stay where they are: onnxruntime gets
     references to them. `keep` is handed the program that was loaded. Where `lengths` are given the session is for inputs whose symbolic dimensions have
-    these lengths alone, which onnxruntime plans better."""
+    these lengths alone, which onnxruntime plans better. `arrays` says that outputs are only ever taken as NumPy arrays, by `run`."""
 
     def __init__(
         self,
@@ -108,15 +109,19 @@ class Session:
         options: RunOptions = RunOptions(),
         keep: Callable[[Program], None] | None = None,
         lengths: Mapping[str, int] | None = None,
+        arrays: bool = False,
     ) -> None:
         self.inputs = list(graph.inputs)
         self.outputs = list(graph.outputs)
         self.lengths = dict(lengths or {})
+        self._arrays = arrays
+        self._shapes: Mapping[str, Sequence[int]] = {}
         self._source = graph
         self._options = options
         try:
             if isinstance(graph, Program):
                 self._outer, self.widened = graph.dtypes, graph.widened
+                self._shapes = graph.shapes
                 self._kept = {name: _referable(array) for name, array in graph.arrays.items()}
                 self._session = self._load(graph.proto)
                 return
@@ -158,18 +163,26 @@ class Session:
     def _open(self, graph: Graph, load: Callable[[bytes], Any]) -> Any:
         from netsens.graph.save import model_proto
 
+        graph, self._shapes = self._cut(graph)
         model, arrays = model_proto(graph, INLINE_BYTES)
         self._kept = {name: _referable(array) for name, array in arrays.items()}
         return load(model.SerializeToString())
+
+    def _cut(self, graph: Graph) -> tuple[Graph, Mapping[str, Sequence[int]]]:
+        """The graph as onnxruntime is to have it, and the shapes that are to be given to its outputs."""
+        from netsens.run.last_reshapes import without_last_reshapes
+
+        return without_last_reshapes(graph) if self._arrays else (graph, {})
 
     def _program(self, graph: Graph) -> Program:
         from netsens.graph.blocked_layout import holds_blocked_layout
         from netsens.graph.save import model_proto
         from netsens.run.channel_block import block_probe
 
+        graph, shapes = self._cut(graph)
         model, arrays = model_proto(graph, INLINE_BYTES)
         block, probe = (self._block(), block_probe()) if holds_blocked_layout(graph) else (0, b"")
-        return Program(model.SerializeToString(), arrays, self.inputs, self.outputs, self._outer, self.widened, block, probe)
+        return Program(model.SerializeToString(), arrays, self.inputs, self.outputs, self._outer, self.widened, block, probe, shapes)
 
     def _load(self, proto: bytes) -> Any:
         try:
@@ -217,18 +230,19 @@ class Session:
 
     def general(self) -> Session:
         """The same for inputs of any lengths."""
-        return Session(self._source, self._options)
+        return Session(self._source, self._options, arrays=self._arrays)
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
         """The outputs, in order, for NumPy arrays."""
         wanted = list(self.outputs if outputs is None else outputs)
         given = {k: v for k, v in feeds.items() if k in self.inputs}
         try:
-            if self.widened:
-                return [_narrowed(v, self._outer.get(o)) for o, v in zip(wanted, self._session.run(wanted, _widened(given)), strict=True)]
-            return list(self._session.run(wanted, given))
+            found = list(self._session.run(wanted, _widened(given) if self.widened else given))
         except Exception as error:
             raise RunError(f"onnxruntime failed while running the model: {short_message(error)}") from error
+        if self.widened:
+            found = [_narrowed(v, self._outer.get(o)) for o, v in zip(wanted, found, strict=True)]
+        return [v.reshape(self._shapes[o]) if o in self._shapes else v for o, v in zip(wanted, found, strict=True)] if self._shapes else found
 
     def run_values(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name, as onnxruntime's own values and where it put them. Feeds are such values or arrays; an array must stay alive

@@ -36,6 +36,12 @@ def _squeeze(x: Array, axes: Array | None = None) -> Array:
     return np.squeeze(x, None if axes is None else tuple(int(a) for a in axes))
 
 
+def _pad(x: Array, pads: Array, value: Array | None = None, axes: Array | None = None, mode: str = "constant") -> Array | None:
+    if mode != "constant" or axes is not None or (pads < 0).any():
+        return None
+    return np.pad(x, np.reshape(pads, (2, x.ndim)).T, constant_values=0 if value is None else value.reshape(-1)[0])
+
+
 def _divide(a: Array, b: Array) -> Array | None:
     if a.dtype.kind in "iu":
         if (np.asarray(b) == 0).any():
@@ -72,6 +78,7 @@ FOLDS: dict[str, Fold] = {
     "Where": lambda c, a, b: np.where(c, a, b),
     "Concat": lambda *a, axis: np.concatenate(a, axis),
     "Gather": lambda x, i, axis=0: np.take(x, i, axis),
+    "Pad": _pad,
     "Slice": _slice,
     "Reshape": _reshape,
     "Unsqueeze": _unsqueeze,
@@ -96,4 +103,4 @@ def fold(op: str, arrays: Sequence[Array], attributes: dict[str, Any]) -> Array 
         return None
     array = np.asarray(result)
     keeps = op not in ("Shape", "Equal", "Less", "Greater", "And", "Or", "Not", "Where")
-    return array.astype(arrays[0].dtype) if keeps else array
+    return array.astype(arrays[0].dtype, copy=False) if keeps else array

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,7 @@ class Session:
             self._outer = {name: graph.types[name].dtype for name in (*graph.inputs, *graph.outputs) if name in graph.types}
             from netsens.run.kernels import at_opset, load_otherwise
 
-            (self._session, written), self.widened = load_otherwise(at_opset(graph, newest_opset(graph.opset)), self._load_graph)
+            (self._session, written), self.widened = load_otherwise(at_opset(graph, newest_opset(graph.opset)), partial(self._load_graph, keep is not None))
         except NetsensError:
             raise
         except Exception as error:  # onnxruntime raises a family of C++ errors without a public root
@@ -136,8 +136,8 @@ class Session:
         if keep is not None:
             keep(self._program(written))
 
-    def _load_graph(self, graph: Graph) -> tuple[Any, Graph]:
-        """A session for the graph, and the graph as a program of any lengths would have it."""
+    def _load_graph(self, keeping: bool, graph: Graph) -> tuple[Any, Graph]:
+        """A session for the graph, and the graph that was loaded; `keeping` wants it for any lengths, and with no weight in an order that its file doesn't have."""
         from netsens.graph.stock import plainly_spelled
 
         graph = plainly_spelled(graph)
@@ -147,7 +147,7 @@ class Session:
             blocked = in_blocks(graph, self._block(), self.lengths)
             if blocked is not graph:
                 try:
-                    return self._open(blocked, self._loaded), in_blocks(graph, self._block(), {}) if self.lengths else blocked
+                    return self._open(blocked, self._loaded), in_blocks(graph, self._block(), {}, INLINE_BYTES // 4) if keeping else blocked
                 except Exception:  # whatever onnxruntime doesn't take there, it may take as it is
                     pass
         return self._open(graph, self._load), graph

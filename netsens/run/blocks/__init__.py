@@ -16,9 +16,9 @@ from netsens.graph.graph import Graph
 from netsens.run.blocks.writing import Writing
 
 
-def in_blocks(graph: Graph, block: int, lengths: Mapping[str, int]) -> Graph:
+def in_blocks(graph: Graph, block: int, lengths: Mapping[str, int], most: int | None = None) -> Graph:
     """The graph with `block` channels side by side wherever that is faster; itself where nothing is. `lengths` are those of symbolic dimensions, for a graph
-    that runs on no others."""
+    that runs on no others. Constants in new orders of up to `most` elements (default: all) are arrays, those above are left to nodes."""
     if not any(n.op in ("Conv", "ConvTranspose") and not n.domain for n in graph.nodes):
         return graph
-    return Writing(graph, block, lengths).written()
+    return Writing(graph, block, lengths, most).written()

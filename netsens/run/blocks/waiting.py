@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from netsens.graph.blocked_layout import BLOCKED
@@ -50,12 +51,13 @@ def _ordered(b: Nodes, c: Pending) -> str:
     if any(more):
         weight = b.emit("Pad", [weight, b.ints(0, 0, 0, 0, *more, 0, 0)])
     outputs, inputs = outputs + more[0], inputs + more[1]
+    positions = prod(kernel)
     if direct:
-        apart = b.reshaped(weight, [outputs // block, block, inputs, *kernel])
-        turned = b.emit("Transpose", [apart], perm=[0, 2, 3, 4, 1])
+        apart = b.reshaped(weight, [outputs // block, block, inputs * positions])
+        turned = b.emit("Transpose", [apart], perm=[0, 2, 1])
     else:
-        apart = b.reshaped(weight, [outputs // block, block, inputs // block, block, *kernel])
-        turned = b.emit("Transpose", [apart], perm=[0, 2, 4, 5, 3, 1])
+        apart = b.reshaped(weight, [outputs // block, block, inputs // block, block, positions])
+        turned = b.emit("Transpose", [apart], perm=[0, 2, 4, 3, 1])
     b.memory[key] = b.reshaped(turned, [outputs, inputs, *kernel])
     return b.memory[key]
 

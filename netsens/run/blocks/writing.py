@@ -28,13 +28,12 @@ class Writing(Nodes):
     """The nodes written so far. A logical value is the original graph's; `flat` is its blocks under the same number of axes, [N, C', *places] with the channels
     filled up to whole blocks, `apart` the same memory as [N, blocks, *places, block]."""
 
-    def __init__(self, graph: Graph, block: int, lengths: Mapping[str, int]) -> None:
-        super().__init__(graph.copy(), block, graph.names())
+    def __init__(self, graph: Graph, block: int, lengths: Mapping[str, int], most: int | None) -> None:
+        super().__init__(graph.copy(), block, most)
         self.original, self.lengths = graph, lengths
         self.graph.nodes = []
         self.graph.domains = {**graph.domains, BLOCKED: 1}
         self.types = dict(graph.types)
-        self.producers = graph.producers()
         self.consumers = graph.consumers()
         self.readers = {name: len(nodes) for name, nodes in self.consumers.items()}
         for name in graph.outputs:

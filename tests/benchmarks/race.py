@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.digest import difference
+from tests.benchmarks.digest import apart, read
 
 SCRIPT = Path(__file__).with_name("contender.py")
-TOLERANCE = 1e-2  # of a gradient in float32; masks of values that are zero but for rounding fall one way or another
+TOLERANCE = 1e-2  # of a gradient in float32, where it differs least
 ROOM = 0.3  # of the machine's memory, left free before one more contender is set up
 Row = dict[str, Any]
-Digest = Mapping[str, np.ndarray]
+Digests = list[dict[str, np.ndarray]]  # of the gradient at each of the inputs that it is compared at
 
 
 class Contender:
@@ -42,7 +42,7 @@ class Contender:
         self.setup = answer.get("ready")
         self.model = answer.get("model")
         self.failed, self.why = answer.get("failed", ""), answer.get("why", "")
-        self.digest: Digest | None = dict(np.load(hand)) if hand.exists() and not self.failed else None
+        self.digests: Digests = read(hand) if hand.exists() and not self.failed else []
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -65,8 +65,8 @@ class Contender:
             self.seconds.append(answer["seconds"])
             self.peak = answer["peak"]
 
-    def judge(self, ours: Digest, theirs: Digest) -> None:
-        self.difference = difference(ours, theirs)
+    def judge(self, ours: Digests, theirs: Digests) -> None:
+        self.difference = apart(ours, theirs)
         if not self.difference < TOLERANCE:
             self.failed, self.why = "disagrees", f"its gradient differs by {self.difference:.2g}"
 
@@ -106,12 +106,12 @@ def take_turns(racing: Sequence[Contender], seconds: float, least: int) -> None:
         turns += 1
 
 
-def reference(python: str, case: Mapping[str, Any], digest: Digest) -> Digest:
+def reference(python: str, case: Mapping[str, Any], theirs: Digests) -> Digests:
     """netsens's gradient of another model, by the same tensors."""
-    wrt = list(digest) if case["by"] == "params" else None
+    wrt = list(theirs[0]) if case["by"] == "params" else None
     ours = Contender("netsens", python, {**case, "wrt": wrt})
     ours.end()
-    return ours.digest or {}
+    return ours.digests or [{} for _ in theirs]
 
 
 def measure(title: str, case: Mapping[str, Any], pythons: Mapping[str, str], seconds: float, least: int = 5) -> Row:
@@ -119,7 +119,7 @@ def measure(title: str, case: Mapping[str, Any], pythons: Mapping[str, str], sec
     case = {**case, "hand": str(Path(case["folder"]) / "gradient.npz")}
     everyone = {name: Contender(name, pythons[name], case) for name in ("forward", "netsens")}
     always = list(everyone.values())
-    ours = everyone["netsens"].digest
+    ours = everyone["netsens"].digests
     waiting = [name for name in pythons if name not in everyone]
     try:
         while True:
@@ -127,8 +127,8 @@ def measure(title: str, case: Mapping[str, Any], pythons: Mapping[str, str], sec
             while waiting and (not heat or room()):
                 name = waiting.pop(0)
                 everyone[name] = one = Contender(name, pythons[name], case)
-                if one.digest and ours:
-                    one.judge(ours if one.model is None else reference(pythons["netsens"], {**case, "model": one.model}, one.digest), one.digest)
+                if one.digests and ours:
+                    one.judge(ours if one.model is None else reference(pythons["netsens"], {**case, "model": one.model}, one.digests), one.digests)
                 if one.failed:
                     one.end()
                 else:

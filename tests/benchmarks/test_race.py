@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tests.benchmarks import race
-from tests.benchmarks.digest import difference, digest
+from tests.benchmarks.digest import apart, difference, digest, inputs
 
 SCRIPT = """
 import json, sys
 import numpy as np
 sys.path.insert(0, {root!r})
-from tests.benchmarks.digest import digest
+from tests.benchmarks.digest import digest, write
 name, case = sys.argv[1], json.loads(sys.argv[2])
 gradient = np.arange(6.0).reshape(2, 3)
 if name == "crash":
@@ -28,7 +28,7 @@ if name != "forward":
         gradient[1, 2] += 1
     if case["model"] == "other":
         gradient = gradient * 3
-    np.savez(case["hand"], **digest({{"x": gradient * 3 if name == "rewritten" else gradient}}))
+    write(case["hand"], [digest({{"x": gradient * 3 if name == "rewritten" else gradient}})] * 3)
 print("a line of a library")
 print(json.dumps({{"ready": 0.5, "model": "other" if name == "rewritten" else None}}), flush=True)
 for k, _ in enumerate(sys.stdin):
@@ -78,6 +78,20 @@ def test_a_gradient_is_compared_by_its_digest() -> None:
     assert difference(digest(ours), digest({"a": np.full((300, 50), np.nan)})) == float("inf")
     assert difference(digest(ours), digest({"other": ours["a"]})) == float("inf")
     assert difference(digest({"n": np.ones(3, np.float32)}), digest({"n": np.zeros(3)})) == pytest.approx(1)
+
+
+def test_a_mask_that_rounding_turned_at_one_input_is_no_disagreement() -> None:
+    right, off = digest({"x": np.arange(5.0)}), digest({"x": np.arange(5.0) * 1.1})
+    assert apart([right] * 3, [off, off, right]) == 0
+    assert apart([right] * 3, [off] * 3) == pytest.approx(0.1)
+    assert apart([right] * 3, [right, right, digest({"x": np.full(5, np.nan)})]) == float("inf")
+    x = np.arange(12.0).reshape(3, 4)
+    a, b, c = inputs(x)
+    assert (a == x).all()
+    assert not np.shares_memory(a, x)
+    assert (np.sort(b) == x).all()
+    assert (np.sort(c) == x).all()
+    assert (b != c).any()
 
 
 @pytest.mark.parametrize(("name", "by"), [("mlp", "params"), ("bert", "input")])

@@ -11,7 +11,7 @@ Case = dict[str, Any]
 
 @dataclass
 class Ready:
-    """What runs once; what makes the gradient by each tensor, by the model's own names, of a run's result; and the model file where another than
+    """What runs once, on what the input's array holds then; what makes the gradient by each tensor, by the model's own names, of a run's result; and the model file where another than
     the case's was differentiated."""
 
     run: Callable[[], Any]

@@ -162,8 +162,9 @@ class Session:
 
     def _open(self, graph: Graph, load: Callable[[bytes], Any]) -> Any:
         from netsens.graph.save import model_proto
+        from netsens.run.views import joined_views
 
-        graph, self._shapes = self._cut(graph)
+        graph, self._shapes = self._cut(joined_views(graph, self.lengths) if self._options.fused else graph)
         model, arrays = model_proto(graph, INLINE_BYTES)
         self._kept = {name: _referable(array) for name, array in arrays.items()}
         return load(model.SerializeToString())

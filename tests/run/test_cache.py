@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import netsens
 from netsens.cli.main import run
 from netsens.run.cache import Cache, CacheWarning, default_folder
+from tests.run.drawn_convolutions import drawn
 
 X = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
 
@@ -197,3 +198,21 @@ def test_the_environment_turns_it_off(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if sys.platform == "linux":
         assert default_folder() == tmp_path / "netsens"
+
+
+@pytest.mark.parametrize("wrt", ["inputs", "params"])
+def test_a_model_in_blocks_of_channels(wrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept is right for batches of other lengths, and is built again on a machine with other blocks."""
+    model, x = drawn(3, "n")
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+
+    def agrees(given: np.ndarray) -> None:
+        found, wanted = netsens.load(path, cache=True).grad(given, wrt=wrt), netsens.load(path).grad(given, wrt=wrt)
+        for name, array in wanted.items():
+            np.testing.assert_allclose(found[name], array, atol=1e-4 * (np.abs(array).max() + 1e-6), err_msg=name)
+
+    for given in (x, x, x[:1]):
+        agrees(given)
+    monkeypatch.setattr("netsens.run.kept.shown_block", lambda probe: 4)
+    agrees(x)

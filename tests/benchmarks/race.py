@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import time
@@ -50,7 +51,10 @@ class Contender:
             if line.startswith("{"):  # a library may print a line of its own
                 found: dict[str, Any] = json.loads(line)
                 return found
-        return {"failed": "crashed", "why": f"the process ended with status {self._process.wait()}"}
+        status = self._process.wait()
+        if status == -signal.SIGKILL:
+            return {"failed": "killed", "why": "the process was killed, as where the machine's memory runs out"}
+        return {"failed": "crashed", "why": f"the process ended with status {status}"}
 
     def turn(self) -> None:
         assert self._process.stdin is not None

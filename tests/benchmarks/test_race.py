@@ -12,7 +12,7 @@ from tests.benchmarks import race
 from tests.benchmarks.digest import apart, difference, digest, inputs
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 import numpy as np
 sys.path.insert(0, {root!r})
 from tests.benchmarks.digest import digest, write
@@ -20,6 +20,8 @@ name, case = sys.argv[1], json.loads(sys.argv[2])
 gradient = np.arange(6.0).reshape(2, 3)
 if name == "crash":
     sys.exit(3)
+if name == "large":
+    os.kill(os.getpid(), 9)
 if name == "refuse":
     print(json.dumps({{"failed": "refused", "why": "no rule"}}))
     sys.exit()
@@ -42,7 +44,7 @@ def test_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(root=str(Path(__file__).parents[2])))
     monkeypatch.setattr(race, "SCRIPT", script)
-    names = ["forward", "netsens", "right", "rewritten", "wrong", "refuse", "crash", "late"]
+    names = ["forward", "netsens", "right", "rewritten", "wrong", "refuse", "crash", "large", "late"]
     case = {"model": "m", "folder": str(tmp_path), "threads": 1, "batch": 2, "by": "input"}
     row = race.measure("a", case, dict.fromkeys(names, sys.executable), seconds=0, least=3)
     assert (row["model"], row["batch"], row["by"]) == ("a", 2, "input")
@@ -51,6 +53,7 @@ def test_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["rewritten"]["difference"] == 0  # compared with netsens's gradient of the model that it rewrote
     assert row["wrong"]["failed"] == "disagrees"
     assert row["refuse"] == {"failed": "refused", "why": "no rule"}
+    assert row["large"]["failed"] == "killed"
     assert row["crash"]["failed"] == row["late"]["failed"] == "crashed"
 
 

@@ -99,14 +99,15 @@ def race(a: argparse.Namespace) -> dict[str, Any]:
     """The run, written to its file row by row."""
     pythons = dict.fromkeys(["forward", "netsens", *a.against], sys.executable)
     pythons |= {name: python for name, python in zip(OTHERS, (a.jax, a.training, a.onnxsim), strict=True) if python}
-    old = json.loads(a.json.read_text()) if a.add and a.json.exists() else {"contenders": [], "rows": []}
+    old = json.loads(a.json.read_text()) if a.add and a.json.exists() else {"contenders": [], "rows": [], "versions": {}}
     rows: list[dict[str, Any]] = old["rows"]
     there = {(row["model"], row["batch"], row["by"]) for row in rows}
     names = [*(architecture.name for architecture in ARCHITECTURES), *(path.stem for path in samples())]
     asked = [(name, batch, by) for name in names if any(fnmatch.fnmatch(name, o) for o in a.only) for batch in a.batch for by in a.by]
     run = {"date": date.today().isoformat(), "machine": processor(), "cores": os.cpu_count(), "threads": a.threads, "full": a.full,
            "statistic": "least" if a.least else "median", "contenders": list(dict.fromkeys([*old["contenders"], *pythons])), "rows": rows,
-           "versions": {"onnxruntime": onnxruntime.__version__, "torch": torch.__version__} | {OTHERS[n]: version(p, OTHERS[n]) for n, p in pythons.items() if n in OTHERS}}  # fmt: skip
+           "versions": {**old["versions"], "onnxruntime": onnxruntime.__version__, "torch": torch.__version__}
+                       | {OTHERS[n]: version(p, OTHERS[n]) for n, p in pythons.items() if n in OTHERS}}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         for title, case in cases([question for question in asked if question not in there], a.full, list(pythons), Path(folder)):
             rows.append(measure(title, {**case, "threads": a.threads}, pythons, a.seconds))

@@ -225,8 +225,11 @@ class Session:
         for symbol, length in self.lengths.items():
             settings.add_free_dimension_override_by_name(symbol, length)
         if self._kept:
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._kept.values()]
-            settings.add_external_initializers(list(self._kept), values)
+            self._values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._kept.values()]
+            settings.add_external_initializers(list(self._kept), self._values)
+            # Said once more, or onnxruntime would run with a copy of its own.
+            for name, value in zip(self._kept, self._values, strict=True):
+                settings.add_initializer(name, value)
         return settings
 
     def general(self) -> Session:

@@ -123,7 +123,7 @@ class Session:
                 self._outer, self.widened = graph.dtypes, graph.widened
                 self._shapes = graph.shapes
                 self._kept = {name: _referable(array) for name, array in graph.arrays.items()}
-                self._session = self._load(graph.proto)
+                self._session = self._of_any_lengths(lambda: self._loaded(graph.proto))
                 return
             self._outer = {name: graph.types[name].dtype for name in (*graph.inputs, *graph.outputs) if name in graph.types}
             from netsens.run.kernels import at_opset, load_otherwise
@@ -147,10 +147,10 @@ class Session:
             blocked = in_blocks(graph, self._block(), self.lengths)
             if blocked is not graph:
                 try:
-                    return self._open(blocked, self._loaded), in_blocks(graph, self._block(), {}, INLINE_BYTES // 4) if keeping else blocked
+                    return self._open(blocked), in_blocks(graph, self._block(), {}, INLINE_BYTES // 4) if keeping else blocked
                 except Exception:  # whatever onnxruntime doesn't take there, it may take as it is
                     pass
-        return self._open(graph, self._load), graph
+        return self._of_any_lengths(lambda: self._open(graph)), graph
 
     def _block(self) -> int:
         """How many channels to put side by side; 0 for the ordinary layout."""
@@ -160,14 +160,14 @@ class Session:
 
         return shown_block(block_probe())
 
-    def _open(self, graph: Graph, load: Callable[[bytes], Any]) -> Any:
+    def _open(self, graph: Graph) -> Any:
         from netsens.graph.save import model_proto
         from netsens.run.views import joined_views
 
         graph, self._shapes = self._cut(joined_views(graph, self.lengths) if self._options.fused else graph)
         model, arrays = model_proto(graph, INLINE_BYTES)
         self._kept = {name: _referable(array) for name, array in arrays.items()}
-        return load(model.SerializeToString())
+        return self._loaded(model.SerializeToString())
 
     def _cut(self, graph: Graph) -> tuple[Graph, Mapping[str, Sequence[int]]]:
         """The graph as onnxruntime is to have it, and the shapes that are to be given to its outputs."""
@@ -185,15 +185,16 @@ class Session:
         block, probe = (self._block(), block_probe()) if holds_blocked_layout(graph) else (0, b"")
         return Program(model.SerializeToString(), arrays, self.inputs, self.outputs, self._outer, self.widened, block, probe, shapes)
 
-    def _load(self, proto: bytes) -> Any:
+    def _of_any_lengths(self, load: Callable[[], Any]) -> Any:
+        """What `load` gives for these lengths, or for any."""
         try:
-            return self._loaded(proto)
+            return load()
         except Exception:  # onnxruntime's errors have no public root
             if not self.lengths:
                 raise
         # A model may say of its inner values what these lengths contradict; onnxruntime only minds when it knows them.
         self.lengths = {}
-        return self._loaded(proto)
+        return load()
 
     def _loaded(self, proto: bytes) -> Any:
         import onnxruntime

@@ -32,7 +32,7 @@ def chained(activation: str, batch: str = "n") -> onnx.ModelProto:
     return model
 
 
-def gradients(model: onnx.ModelProto, x: Any, wrt: str = "inputs") -> dict[str, Any]:
+def gradients(model: onnx.ModelProto, x: Any, wrt: str | list[str] = "inputs") -> dict[str, Any]:
     return netsens.load(model, provider="cpu").grad(x, wrt=wrt)
 
 
@@ -40,7 +40,7 @@ def blocked(graph: Graph) -> Graph:
     return in_blocks(graph, 16, {})
 
 
-def both(model: onnx.ModelProto, x: Any, wrt: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], dict[str, Any]]:
+def both(model: onnx.ModelProto, x: Any, wrt: str | list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], dict[str, Any]]:
     """The gradients in blocks and in the ordinary layout."""
     monkeypatch.setattr(sessions, "BLOCKED", {sessions.platform.machine()})
     found = gradients(model, x, wrt)
@@ -99,3 +99,39 @@ def test_batches_of_other_lengths() -> None:
     np.testing.assert_allclose(model.grad(x[:2])["x"], whole[:2], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model.grad(x)["x"], whole, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(model.grad(x[:1])["x"], whole[:1], rtol=1e-5, atol=1e-6)
+
+
+# What an infinity, an edge or an axis more could change -----------------------------------------------------------------
+
+BETWEEN = {
+    "infinite under a mask": "r = Relu(c) y = Sqrt(r)",
+    "infinite under a mask of channels": "b = Sub(c, steps) r = Relu(b) q = Mul(r, r) m = GlobalAveragePool(q) y = Sqrt(m)",
+    "no logarithm under a mask": "m = Greater(c, zero) l = Log(c) y = Where(m, l, zero)",
+    "infinite where blocks are filled": "b = Add(c, hundreds) m = Greater(b, zero) y = Where(m, b, least)",
+    "a window over the edge of the padding": "y = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2], ceil_mode = 1, count_include_pad = 1>(c)",
+    "a number of five axes": "f = Add(c, five) q = Squeeze(f, first) y = Relu(q)",
+    "ends counted from the other side": "p = Pad(c, pads) d = SpaceToDepth<blocksize = 2>(p) y = Slice(d, starts, ends, axes)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [16, 20])
+@pytest.mark.parametrize("name", BETWEEN)
+def test_between_convolutions(name: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = BETWEEN[name]
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 21]> g (float[n, 16, 8, 8] x) => (float[n, 16, h, w] z) {{ c = Conv<pads = [1, 1, 1, 1]>(x, v) {body} s = Conv(y, w) z = Mul(s, s) }}'
+    )
+    random = np.random.default_rng(3)
+    constants: dict[str, Any] = {
+        "v": 0.3 * random.standard_normal((channels, 16, 3, 3)), "w": random.standard_normal((16, channels, 1, 1)), "zero": 0, "least": -np.inf,
+        "five": np.ones((1, 1, 1, 1, 1)), "hundreds": np.full((channels, 1, 1), 100), "steps": np.where(np.arange(channels) % 3, 0, 100).reshape(-1, 1, 1),
+    }  # fmt: skip
+    numbers = {"first": [0], "pads": [0, 0, 0, 1, 0, 0, 2, 3], "starts": [3 * channels, 1, 1], "ends": [4 * channels, -1, 4], "axes": [1, 2, 3]}
+    arrays = {**{k: np.asarray(v, np.float32) for k, v in constants.items()}, **{k: np.asarray(v, np.int64) for k, v in numbers.items()}}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, k) for k, a in arrays.items() if k in "vw" or k in body)
+    x = random.standard_normal((2, 16, 8, 8)).astype(np.float32)
+    for wrt in ("inputs", ["v", "w"]):
+        found, expected = both(model, x, wrt, monkeypatch)
+        for key, array in expected.items():
+            assert np.isfinite(array).all()
+            np.testing.assert_allclose(found[key], array, rtol=1e-4, atol=1e-4 * np.abs(array).max(), err_msg=key)

@@ -10,24 +10,20 @@ from typing import Any
 import numpy as np
 
 from netsens.graph.blocked_layout import BLOCKED
-from netsens.graph.graph import Node, TensorType
+from netsens.graph.graph import Node, TensorType, free_name
 from netsens.run.blocks.convolutions import absorbed_factor, absorbed_sum, added_phases
+from netsens.run.blocks.infinite import FINITE
 from netsens.run.blocks.nodes import BOOL, FLOAT
 from netsens.run.blocks.waiting import Pending
 from netsens.run.blocks.writing import Writing, written_by
 
-# Those that make of finite numbers finite ones, whatever fills the last block.
-FINITE = [
-    "Abs", "Add", "And", "Cast", "Clip", "Elu", "Equal", "Erf", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less",
-    "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Relu", "Sigmoid", "Sign", "Sub", "Sum", "Tanh", "Where", "Xor",
-]  # fmt: skip
 WHOLE = ["Ceil", "Div", "Exp", "Floor", "Gelu", "IsInf", "IsNaN", "Log", "Mish", "Pow", "PRelu", "Reciprocal", "Round", "Selu", "Softplus", "Softsign", "Sqrt", "ThresholdedRelu"]  # fmt: skip
 ACTIVATIONS = {"Relu", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Clip"}
 
 
 def elementwise(b: Writing, node: Node) -> bool:
     y = node.outputs[0]
-    if not _can_be(b, node) or not (node.op in FINITE or b.whole(y)):
+    if not _can_be(b, node) or not (b.whole(y) or (node.op in FINITE and not any(_single(b, i) and i in b.infinite for i in node.inputs))):
         return False
     return _written(b, node.op, node.inputs, y, **node.attributes)
 
@@ -185,7 +181,9 @@ def _number_added(b: Writing, node: Node) -> bool:
     """A number added to a convolution that is part of it already with another sum."""
     for x, number in (node.inputs, node.inputs[::-1]):
         c, value = b.pending.get(x), b.constant(number)
-        if c is not None and value is not None and value.size == 1 and not c.activation and b.read_once(x) and not c.bias:
+        if c is None or value is None or value.size != 1 or b.shape(x) != b.shape(node.outputs[0]):
+            continue
+        if not c.activation and b.read_once(x) and not c.bias:
             del b.pending[x]
             b.pending[node.outputs[0]] = replace(c, bias=b.array(np.full(c.attributes["shape"][0], value.reshape(-1)[0], np.float32)))
             return True
@@ -197,19 +195,19 @@ def _number_added(b: Writing, node: Node) -> bool:
 
 @written_by("Where")
 def _chosen(b: Writing, node: Node) -> bool:
-    """Where(condition, g, 0) as a product with 1 and 0, which takes a third of the time. It turns an infinite cotangent under the mask into NaN, where Where
-    leaves 0. A result that isn't finite is computed again past unread values, and there the operands are other values, which stay a Where."""
+    """Where(condition, g, 0) as a product with 1 and 0, which takes a third of the time. It would turn an infinite value under the mask into NaN, where Where
+    leaves 0, as in the gradient of Sqrt(Relu(x)); what may be infinite there stays a Where."""
     condition, g, otherwise = node.inputs
     zero = b.constant(otherwise)
     if not _can_be(b, node):
         return False
-    if zero is None or zero.size != 1 or zero.reshape(-1)[0] != 0 or zero.dtype != np.float32 or _single(b, g) or _single(b, condition):
+    if zero is None or zero.size != 1 or zero.reshape(-1)[0] != 0 or zero.dtype != np.float32 or _single(b, g) or _single(b, condition) or g in b.infinite:
         return elementwise(b, node)
-    mask = f"{condition}/mask"
-    if not b.inside(mask):
+    if condition not in b.masks:
+        b.masks[condition] = mask = free_name(f"{condition}/mask", b.used)
         b.types[mask] = TensorType(FLOAT, b.shape(condition))
         _written(b, "Cast", [condition], mask, to=FLOAT)
-    return _written(b, "Mul", [g, mask], node.outputs[0])
+    return _written(b, "Mul", [g, b.masks[condition]], node.outputs[0])
 
 
 @written_by("Greater")

@@ -22,7 +22,7 @@ class Nodes:
         self.producers = graph.producers()
         self._computed: dict[str, Array | None] = {}
         self.memory: dict[Any, str] = {}
-        self._used = graph.names()
+        self.used = graph.names()
 
     def filled(self, channels: int) -> int:
         """Channels filled up to whole blocks."""
@@ -32,7 +32,7 @@ class Nodes:
         self.graph.nodes.append(Node(op, tuple(inputs), (output,), attributes, domain))
 
     def emit(self, op: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
-        name = free_name(f"blocks/{op.lower()}", self._used)
+        name = free_name(f"blocks/{op.lower()}", self.used)
         node = Node(op, tuple(inputs), (name,), attributes, domain)
         array = self._folded(node)
         if array is None:
@@ -65,7 +65,7 @@ class Nodes:
     def array(self, array: Array) -> str:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self.memory:
-            name = free_name("blocks/constant", self._used)
+            name = free_name("blocks/constant", self.used)
             self.memory[key] = name
             self.graph.constants[name] = array
             self.graph.types[name] = TensorType({"f": FLOAT, "i": INT64, "b": BOOL}[array.dtype.kind], array.shape)

@@ -20,6 +20,8 @@ def _pool(b: Writing, node: Node) -> bool:
     x, y = node.inputs[0], node.outputs[0]
     if not b.inside(x) or len(b.places(x)) != 2 or not b.fits(y) or any(node.outputs[1:]) or b.dtype(x) != FLOAT or node.attributes.get("storage_order"):
         return False
+    if node.attributes.get("ceil_mode") and node.attributes.get("count_include_pad"):
+        return False  # there onnxruntime divides by the whole kernel where it hangs over the edge of the padding, by what lies in it elsewhere
     return b.settle(y, flat=b.emit(node.op, [b.flat(x)], BLOCKED, **node.attributes))
 
 
@@ -221,7 +223,7 @@ def _phase(b: Writing, node: Node, channels: int) -> tuple[int, list[int], list[
     starts, ends, axes = (b.numbers(node, k) for k in (1, 2, 3))
     if starts is None or ends is None or axes != [1, 2, 3] or len(node.inputs) > 4 or starts[0] % channels or ends[0] - starts[0] != channels:
         return None
-    return (starts[0] // channels, starts[1:], ends[1:]) if min(starts) >= 0 else None
+    return (starts[0] // channels, starts[1:], ends[1:]) if min(*starts, *ends) >= 0 else None
 
 
 @written_by("Transpose")

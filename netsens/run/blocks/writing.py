@@ -7,6 +7,7 @@ from math import prod
 
 from netsens.graph.blocked_layout import BLOCKED
 from netsens.graph.graph import Array, Graph, Node, Shape, pruned
+from netsens.run.blocks.infinite import Infinite
 from netsens.run.blocks.nodes import FLOAT, Nodes
 from netsens.run.blocks.waiting import Pending, Phased, convolution, interleaved
 
@@ -30,7 +31,7 @@ class Writing(Nodes):
 
     def __init__(self, graph: Graph, block: int, lengths: Mapping[str, int], most: int | None) -> None:
         super().__init__(graph.copy(), block, most)
-        self.original, self.lengths = graph, lengths
+        self.original, self.lengths, self.infinite = graph, lengths, Infinite(graph)
         self.graph.nodes = []
         self.graph.domains = {**graph.domains, BLOCKED: 1}
         self.types = dict(graph.types)
@@ -44,6 +45,7 @@ class Writing(Nodes):
         self.aparts: dict[str, str] = {}
         self.pending: dict[str, Pending] = {}
         self.phased: dict[str, Phased] = {}
+        self.masks: dict[str, str] = {}  # of a condition, 1 and 0
         self.deep: dict[str, tuple[str, int]] = {}  # of a SpaceToDepth, its operand and its block's size
         self.views: dict[str, str] = {}  # of a value under other axes, the value
         self.around: dict[str, tuple[str, list[int]]] = {}  # of a padded value, what is inside and from where on

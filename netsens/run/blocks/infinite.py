@@ -1,0 +1,65 @@
+"""Which values may be infinite, or no numbers, where the model's results still are finite: what a division, a root or a logarithm gives, until a convolution or a
+product of matrices mixes it with others, which then aren't finite either."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from netsens.graph.graph import Graph, Node
+
+_FLOATS = (1, 10, 11, 16)
+_MIXING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+# Those that make of finite numbers finite ones, whatever fills the last block.
+FINITE = [
+    "Abs", "Add", "And", "Cast", "Clip", "Elu", "Equal", "Erf", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less",
+    "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Relu", "Sigmoid", "Sign", "Sub", "Sum", "Tanh", "Where", "Xor",
+]  # fmt: skip
+_TAME = {
+    *FINITE, "AveragePool", "BatchNormalization", "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "Gelu",
+    "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Mish", "PRelu", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Resize",
+    "ScatterElements", "ScatterND", "Selu", "Shape", "Slice", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "Squeeze", "ThresholdedRelu", "Tile",
+    "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+class Infinite:
+    """Those of one graph, found when first asked for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._constants: dict[str, bool] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return self._constant(name) if name in self._graph.constants else name in self._values
+
+    @cached_property
+    def _values(self) -> set[str]:
+        found = set(self._graph.inputs)
+        for node in self._graph.nodes:
+            if self._may_be(node, found):
+                found.update(o for o in node.outputs if o not in self._graph.types or self._graph.types[o].dtype in _FLOATS)
+        return found
+
+    def _may_be(self, node: Node, found: set[str]) -> bool:
+        if node.domain or any(node.subgraphs()):
+            return True
+        if node.op in _MIXING and int(node.attributes.get("group", 1)) == 1:
+            return False
+        reads = node.inputs
+        if node.op == "Div":
+            below = self._graph.constants.get(node.inputs[1])
+            if below is None or not below.all():
+                return True
+        elif node.op not in _TAME and node.op not in _MIXING:
+            return True
+        elif node.op in _MIXING:
+            reads = node.inputs[:1]
+        return any(i in found or (i in self._graph.constants and self._constant(i)) for i in reads)
+
+    def _constant(self, name: str) -> bool:
+        if name not in self._constants:
+            array = self._graph.constants[name]
+            self._constants[name] = array.dtype.kind == "f" and not bool(np.isfinite(array).all())
+        return self._constants[name]

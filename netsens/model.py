@@ -16,6 +16,7 @@ from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.graph import Array, Graph, TensorType, pruned, shape_text, walk
 from netsens.graph.selectors import selectors_of
 from netsens.run.feeds import Feeds, fed, fitted, symbol_lengths
+from netsens.run.finite import all_finite
 from netsens.run.session import Program, RunOptions, Session
 
 # What builds graphs is imported where it is needed: a gradient graph that comes from the cache needs none of it.
@@ -177,7 +178,7 @@ class Model:
         if method == "finite-difference":
             return self._differences(feeds, wrt, of, target, cotangent, step, progress)
         plan, result = self._grad_as_it_is(feeds, wrt, of, target, cotangent, method, memory_limit)
-        if not all(np.isfinite(g).all() for g in result.values()) and np.isfinite(self.value(plan.of, feeds)).all():
+        if not all(map(all_finite, result.values())) and all_finite(self.value(plan.of, feeds)):
             return self._without_unread_values(result, feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, method=method)
         return result
 
@@ -224,7 +225,7 @@ class Model:
         """The gradient again, past values that aren't finite and that the layer never reads; the first result where that doesn't help."""
         plan = self.plan(cotangent=cotangent is not None, feeds=feeds, finite_only=True, **question)
         again = self._run(plan, feeds, cotangent)
-        if not all(np.isfinite(g).all() for g in again.values()):
+        if not all(map(all_finite, again.values())):
             warnings.warn("The gradient holds NaN or infinity.", NetsensWarning, stacklevel=3)
             return result
         warnings.warn("Some inner values are not finite, and the layer does not read them: they are passed over.", NetsensWarning, stacklevel=3)

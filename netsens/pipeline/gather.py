@@ -18,6 +18,7 @@ from netsens.modes.structure import structure
 from netsens.modes.target import parse_target
 from netsens.pipeline.question import GradientQuestion
 from netsens.report.inputs import Sample
+from netsens.run.finite import all_finite
 
 Signature = tuple[tuple[str, tuple[int, ...], str], ...]
 SMALL_BYTES = 1 << 20  # what the rows of one run may hold by default
@@ -84,7 +85,7 @@ def together(question: GradientQuestion, samples: Mapping[int, Sample], found: G
     result = _run(question, {name: [s.arrays[name] for s in filled] for name, _, _ in found.signature}, found.slots)
     parts = {slot: {w: g[slot * found.rows : (slot + 1) * found.rows].copy() for w, g in result.items()} for slot in samples}
     for slot, part in parts.items():
-        if not all(np.isfinite(g).all() for g in part.values()):
+        if not all(map(all_finite, part.values())):
             parts[slot] = question.gradient(samples[slot].arrays, question.cotangent)
     return parts
 

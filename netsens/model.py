@@ -178,7 +178,7 @@ class Model:
         if method == "finite-difference":
             return self._differences(feeds, wrt, of, target, cotangent, step, progress)
         plan, result = self._grad_as_it_is(feeds, wrt, of, target, cotangent, method, memory_limit)
-        if not all(map(all_finite, result.values())) and all_finite(self.value(plan.of, feeds)):
+        if not all_finite(result.values()) and all_finite([self.value(plan.of, feeds)]):
             return self._without_unread_values(result, feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, method=method)
         return result
 
@@ -194,7 +194,7 @@ class Model:
         self, feeds: dict[str, Array], wrt: str | Sequence[str], of: str | None, target: Target, cotangent: Any, method: str, memory_limit: int | None
     ) -> tuple[GradientPlan, dict[str, Array]]:
         question: dict[str, Any] = {"wrt": wrt, "of": of, "target": target, "cotangent": cotangent is not None, "method": method}
-        plan = self.plan(feeds=feeds, **question) if memory_limit is None else self._limited(feeds, memory_limit, **question)
+        plan = self._planned(feeds, **question) if memory_limit is None else self._limited(feeds, memory_limit, **question)
         for note in (*plan.notes, *plan.zeros.values()):
             warnings.warn(note, NetsensWarning, stacklevel=3)
         try:
@@ -205,6 +205,16 @@ class Model:
 
                 check_target(self.value(plan.of, feeds).shape, parse_target(target))
             raise
+
+    def _planned(self, feeds: Mapping[str, Array], **question: Any) -> GradientPlan:
+        """The plan, found at once where the same was asked for inputs of these shapes before; a model whose types depend on its inputs' values is asked anew."""
+        key = ("planned", *[v.shape for v in feeds.values()], *map(repr, question.values()))
+        if key not in self._plans:
+            plan = self.plan(feeds=feeds, **question)
+            if "graph" in self.__dict__ and self._unknown:
+                return plan
+            self._plans[key] = plan
+        return self._plans[key]
 
     def _limited(self, feeds: Mapping[str, Array], memory_limit: int, **question: Any) -> GradientPlan:
         """The plan for inputs of exactly these shapes, within the limit."""
@@ -225,7 +235,7 @@ class Model:
         """The gradient again, past values that aren't finite and that the layer never reads; the first result where that doesn't help."""
         plan = self.plan(cotangent=cotangent is not None, feeds=feeds, finite_only=True, **question)
         again = self._run(plan, feeds, cotangent)
-        if not all(map(all_finite, again.values())):
+        if not all_finite(again.values()):
             warnings.warn("The gradient holds NaN or infinity.", NetsensWarning, stacklevel=3)
             return result
         warnings.warn("Some inner values are not finite, and the layer does not read them: they are passed over.", NetsensWarning, stacklevel=3)

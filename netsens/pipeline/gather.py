@@ -85,7 +85,7 @@ def together(question: GradientQuestion, samples: Mapping[int, Sample], found: G
     result = _run(question, {name: [s.arrays[name] for s in filled] for name, _, _ in found.signature}, found.slots)
     parts = {slot: {w: g[slot * found.rows : (slot + 1) * found.rows].copy() for w, g in result.items()} for slot in samples}
     for slot, part in parts.items():
-        if not all(map(all_finite, part.values())):
+        if not all_finite(part.values()):
             parts[slot] = question.gradient(samples[slot].arrays, question.cotangent)
     return parts
 

@@ -19,13 +19,13 @@ def _operators() -> list[type[Any]]:
     """Operators that ONNX's evaluator gets wrong, or computes in less than the precision of their input, done over."""
     from onnx.reference.op_run import OpRun
 
-    from netsens.run.reference_deformed import DeformConv
-    from netsens.run.reference_indexing import OPERATORS as INDEXING
-    from netsens.run.reference_loops import Loop, Scan
-    from netsens.run.reference_normalization import OPERATORS as NORMALIZATION
-    from netsens.run.reference_recurrent import GRU, LSTM, RNN
-    from netsens.run.reference_resampling import OPERATORS as RESAMPLING
-    from netsens.run.reference_windows import OPERATORS as WINDOWS
+    from netsens.run.reference.deformed import DeformConv
+    from netsens.run.reference.indexing import OPERATORS as INDEXING
+    from netsens.run.reference.loops import Loop, Scan
+    from netsens.run.reference.normalization import OPERATORS as NORMALIZATION
+    from netsens.run.reference.recurrent import GRU, LSTM, RNN
+    from netsens.run.reference.resampling import OPERATORS as RESAMPLING
+    from netsens.run.reference.windows import OPERATORS as WINDOWS
 
     class Erf(OpRun):
         def _run(self, x: Array) -> tuple[Array]:

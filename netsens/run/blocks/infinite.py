@@ -10,6 +10,7 @@ import numpy as np
 from netsens.graph.graph import Graph, Node
 
 _FLOATS = (1, 10, 11, 16)
+MANY = 1 << 12  # of so many numbers a constant is a weight, whose file need not be read for this
 _MIXING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # Those that make of finite numbers finite ones, whatever fills the last block.
 FINITE = [
@@ -36,30 +37,32 @@ class Infinite:
 
     @cached_property
     def _values(self) -> set[str]:
-        found = set(self._graph.inputs)
+        found, fixed = set(self._graph.inputs), set(self._graph.constants)
         for node in self._graph.nodes:
-            if self._may_be(node, found):
+            computed = bool(node.inputs) and all(i in fixed for i in node.reads())
+            if computed:
+                fixed.update(node.outputs)
+            if self._may_be(node, computed, found):
                 found.update(o for o in node.outputs if o not in self._graph.types or self._graph.types[o].dtype in _FLOATS)
         return found
 
-    def _may_be(self, node: Node, found: set[str]) -> bool:
-        if node.domain or any(node.subgraphs()):
-            return True
-        if node.op in _MIXING and int(node.attributes.get("group", 1)) == 1:
-            return False
+    def _may_be(self, node: Node, fixed: bool, found: set[str]) -> bool:
+        """`fixed`: it is computed from constants, and where a division of these isn't finite no result is."""
         reads = node.inputs
-        if node.op == "Div":
+        if node.op in _MIXING and not node.domain:
+            if int(node.attributes.get("group", 1)) == 1:
+                return False
+            reads = node.inputs[:1]
+        elif node.op == "Div" and not node.domain and not fixed:
             below = self._graph.constants.get(node.inputs[1])
             if below is None or not below.all():
                 return True
-        elif node.op not in _TAME and node.op not in _MIXING:
+        elif not fixed and (node.domain or node.op not in _TAME):
             return True
-        elif node.op in _MIXING:
-            reads = node.inputs[:1]
         return any(i in found or (i in self._graph.constants and self._constant(i)) for i in reads)
 
     def _constant(self, name: str) -> bool:
         if name not in self._constants:
             array = self._graph.constants[name]
-            self._constants[name] = array.dtype.kind == "f" and not bool(np.isfinite(array).all())
+            self._constants[name] = array.dtype.kind == "f" and array.size <= MANY and not bool(np.isfinite(array).all())
         return self._constants[name]

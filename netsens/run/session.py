@@ -6,13 +6,14 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from netsens.errors import NetsensError, RunError, UsageError
 from netsens.graph.dtypes import numpy_dtype
-from netsens.graph.graph import Array, Graph
+from netsens.graph.graph import Array, Graph, shape_text
 from netsens.graph.read import is_float
 
 INLINE_BYTES = 1 << 16  # smaller constants travel inside the model, where onnxruntime can fold them
@@ -247,7 +248,7 @@ class Session:
             raise RunError(f"onnxruntime failed while running the model: {short_message(error)}") from error
         if self.widened:
             found = [_narrowed(v, self._outer.get(o)) for o, v in zip(wanted, found, strict=True)]
-        return [v.reshape(self._shapes[o]) if o in self._shapes else v for o, v in zip(wanted, found, strict=True)] if self._shapes else found
+        return [_reshaped(v, self._shapes[o], o) if o in self._shapes else v for o, v in zip(wanted, found, strict=True)] if self._shapes else found
 
     def run_values(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs by name, as onnxruntime's own values and where it put them. Feeds are such values or arrays; an array must stay alive
@@ -264,6 +265,15 @@ class Session:
         except Exception as error:
             raise RunError(f"onnxruntime failed while running the model: {short_message(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+
+def _reshaped(array: Array, shape: Sequence[int], name: str) -> Array:
+    """An output under the axes that the graph's last Reshape would give it."""
+    if array.size != prod(shape):
+        raise RunError(
+            f"The output '{name}' has {array.size} elements, and the model reshapes it to {shape_text(shape)}; feed a batch of the length it was made for."
+        )
+    return array.reshape(shape)
 
 
 def _is_text(value: Any) -> bool:

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import netsens
+from netsens.errors import RunError
 from netsens.graph.graph import Graph
 from netsens.run.last_reshapes import without_last_reshapes
 from netsens.run.session import RunOptions, Session
@@ -68,3 +69,24 @@ def test_an_outputs_reshape_is_the_arrays() -> None:
 def test_reshapes_that_are_read_stay(body: str) -> None:
     graph = graph_of(body, "float[1, 3, 4] x", "float y, float z")
     assert without_last_reshapes(graph) == (graph, {})
+
+
+def test_an_output_that_has_other_elements_than_its_reshape() -> None:
+    graph = graph_of("s = Constant<value_ints = [1, 12]>() a = Exp(x) y = Reshape(a, s)", outputs="float[1, 12] y")
+    with pytest.raises(RunError, match="'y' has 24 elements, and the model reshapes it to 1x12"):
+        Session(graph, RunOptions(provider="cpu"), arrays=True).run({"x": np.zeros((2, 3, 4), np.float32)})
+
+
+def test_lengths_that_onnxruntime_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = Session._loaded
+
+    def refusing(session: Session, proto: bytes) -> Any:
+        if session.lengths:
+            raise ValueError("no such length")
+        return loaded(session, proto)
+
+    monkeypatch.setattr(Session, "_loaded", refusing)
+    session = Session(graph_of(CHAINS["reshapes"]), RunOptions(provider="cpu"), lengths={"n": 1})
+    for samples in (1, 2):  # no shape in it is of those lengths
+        x = rng.standard_normal((samples, 3, 4)).astype(np.float32)
+        np.testing.assert_allclose(session.run({"x": x})[0], -np.exp(x).reshape(samples, 2, 6), rtol=1e-6)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 import netsens
 from netsens.graph.blocked_layout import BLOCKED, DEPTHWISE_WEIGHT
@@ -135,3 +136,22 @@ def test_between_convolutions(name: str, channels: int, monkeypatch: pytest.Monk
         for key, array in expected.items():
             assert np.isfinite(array).all()
             np.testing.assert_allclose(found[key], array, rtol=1e-4, atol=1e-4 * np.abs(array).max(), err_msg=key)
+
+
+def test_long_sums_keep_their_digits() -> None:
+    """A bias and a normalisation's scale get sums over 16,384 places, which one after the other would be 2e-6 off."""
+    body = "c = Conv<pads = [1, 1, 1, 1]>(x, v) n = BatchNormalization(c, s, b, m, r) y = Sigmoid(n) d = Conv(y, w) e = Sigmoid(d) z = Conv(e, w)"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g (float[1, 16, 128, 128] x) => (float[1, 16, 128, 128] z) {{ {body} }}')
+    ones = np.ones(16, np.float32)
+    weights = {"v": rng.random((16, 16, 3, 3)), "w": rng.random((16, 16, 1, 1)), "s": ones, "b": ones / 3, "m": ones / 7, "r": ones}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a.astype(np.float32), k) for k, a in weights.items())
+    x = rng.random((1, 16, 128, 128)).astype(np.float32) / 100
+    found = gradients(model, x, "params")
+    slope = torch.tensor(x, dtype=torch.float64)
+    given = {k: torch.tensor(a.astype(np.float32), dtype=torch.float64, requires_grad=True) for k, a in weights.items()}
+    c = torch.nn.functional.conv2d(slope, given["v"], padding=1)
+    n = torch.nn.functional.batch_norm(c, given["m"].detach(), given["r"].detach(), given["s"], given["b"], eps=1e-5)
+    d = torch.nn.functional.conv2d(torch.sigmoid(n), given["w"])
+    torch.nn.functional.conv2d(torch.sigmoid(d), given["w"]).sum().backward()
+    for name in ("s", "b"):
+        np.testing.assert_allclose(found[name], given[name].grad.numpy(), rtol=7e-7, err_msg=name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from math import ceil
+from math import ceil, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from netsens.run.blocks.writing import Writing, written_by
 
 # Up to so many places along an axis a kernel that looks beyond the edges costs less than a padded copy (960 channels of 7x7: 14 us to 85; 144 of 56x56: 273 to 180).
 LARGE = 14
+MANY = 1024  # places from which a sum of products is taken line by line
 
 
 def pending(b: Writing, x: str, weight: str, shape: list[int], bias: str = "", group: int = 1, **attributes: Any) -> Pending | None:
@@ -222,6 +223,32 @@ def correlated(b: Writing, x: str, g: str, pads: list[int], strides: list[int], 
     )  # fmt: skip
     shifts = [(n + pads[k] + pads[2 + k] - (b.places(g)[k] - 1) * strides[k] - 1) // dilations[k] + 1 for k, n in enumerate(places)]
     return b.reshaped(found, [samples, channels, *shifts]), shifts
+
+
+def mean(b: Writing, name: str, channels: int, places: list[int]) -> str:
+    """The mean over places of a value in blocks, [N, C', 1, 1]; of each line first, or the kernel, which adds up one place after the other, would lose digits."""
+    lines, length = prod(places[:-1]), places[-1]
+    if lines > 1 and length > 1:
+        name = b.emit("GlobalAveragePool", [b.reshaped(name, [0, channels * lines, length, 1])], BLOCKED)
+        length = lines
+    return b.emit("GlobalAveragePool", [b.reshaped(name, [0, channels, length, 1])], BLOCKED)
+
+
+def dotted(b: Writing, x: str, g: str) -> str | None:
+    """The sum over places of x * g, of one shape, [N, C', 1, 1]; for large images line by line. None where it can't be written."""
+    shape = b.shape(x)
+    if shape != b.shape(g) or shape is None:
+        return None
+    if prod(b.places(x)) <= MANY or len(shape) != 4 or not isinstance(shape[0], int) or not b.comes_inside(x) or not b.comes_inside(g):
+        found = correlated(b, x, g, [0] * 4, [1, 1], [1, 1])
+        return None if found is None else found[0]
+    channels, (lines, length) = b.filled(b.channels(x)), b.places(x)
+    every = shape[0] * channels * lines
+    sums = b.emit(
+        "Conv", [b.reshaped(b.flat(x), [1, every, 1, length]), b.reshaped(b.flat(g), [every, 1, 1, length])], BLOCKED, group=every, kernel_shape=[1, length]
+    )
+    means = b.emit("GlobalAveragePool", [b.reshaped(sums, [shape[0], channels, lines, 1])], BLOCKED)
+    return b.emit("Mul", [means, b.array(np.asarray(lines, np.float32))])
 
 
 @written_by(DEPTHWISE_WEIGHT)

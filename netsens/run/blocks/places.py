@@ -8,7 +8,7 @@ import numpy as np
 
 from netsens.graph.blocked_layout import BLOCKED
 from netsens.graph.graph import Node
-from netsens.run.blocks.convolutions import correlated
+from netsens.run.blocks.convolutions import dotted, mean
 from netsens.run.blocks.nodes import FLOAT
 from netsens.run.blocks.writing import Writing, written_by
 
@@ -44,18 +44,15 @@ def _reduced(b: Writing, node: Node) -> bool:
     assert shape is not None
     if sorted(a % len(shape) for a in axes) != list(range(2, len(shape))):
         return False
-    count, channels = prod(b.places(x)), b.channels(x)
+    channels = b.channels(x)
     factors = b.producers.get(x)
     total = None
     if node.op == "ReduceSum" and len(shape) == 4 and factors is not None and factors.op == "Mul" and not factors.domain:
-        one, two = factors.inputs
-        found = correlated(b, one, two, [0] * 4, [1, 1], [1, 1]) if b.shape(one) == b.shape(two) else None
-        total = found[0] if found is not None else None
+        total = dotted(b, *factors.inputs)
     if total is None:
-        line = b.reshaped(b.apart(x), [0, b.filled(channels), count, 1]) if len(shape) != 4 else b.flat(x)
-        total = b.emit("GlobalAveragePool", [line], BLOCKED)
+        total = mean(b, b.flat(x) if len(shape) == 4 else b.apart(x), b.filled(channels), b.places(x))
         if node.op == "ReduceSum":
-            total = b.emit("Mul", [total, b.array(np.asarray(count, np.float32))])
+            total = b.emit("Mul", [total, b.array(np.asarray(prod(b.places(x)), np.float32))])
     if node.attributes.get("keepdims", 1) and len(shape) == 4:
         return b.settle(y, flat=total)
     if not b.whole(x):

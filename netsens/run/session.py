@@ -145,7 +145,8 @@ class Session:
         if self._block():
             from netsens.run.blocks import in_blocks
 
-            blocked = in_blocks(graph, self._block(), self.lengths)
+            # What is kept is for any lengths; the first run computes as the later ones will, to the last bit.
+            blocked = in_blocks(graph, self._block(), {} if keeping else self.lengths)
             if blocked is not graph:
                 try:
                     return self._open(blocked), in_blocks(graph, self._block(), {}, INLINE_BYTES // 4) if keeping else blocked

@@ -212,7 +212,9 @@ def test_a_model_in_blocks_of_channels(wrt: str, tmp_path: Path, monkeypatch: py
         for name, array in wanted.items():
             np.testing.assert_allclose(found[name], array, atol=1e-4 * (np.abs(array).max() + 1e-6), err_msg=name)
 
-    for given in (x, x, x[:1]):
+    first, again = (netsens.load(path, cache=True).grad(x, wrt=wrt) for _ in range(2))
+    same(first, again)
+    for given in (x, x[:1]):
         agrees(given)
     monkeypatch.setattr("netsens.run.kept.shown_block", lambda probe: 4)
     agrees(x)

@@ -142,14 +142,15 @@ class Session:
         from netsens.graph.stock import plainly_spelled
 
         graph = plainly_spelled(graph)
-        if self._block():
+        block = self._block()
+        if block:
             from netsens.run.blocks import in_blocks
 
             # What is kept is for any lengths; the first run computes as the later ones will, to the last bit.
-            blocked = in_blocks(graph, self._block(), {} if keeping else self.lengths)
+            blocked = in_blocks(graph, block, {} if keeping else self.lengths)
             if blocked is not graph:
                 try:
-                    return self._open(blocked), in_blocks(graph, self._block(), {}, INLINE_BYTES // 4) if keeping else blocked
+                    return self._open(blocked), in_blocks(graph, block, {}, INLINE_BYTES // 4) if keeping else blocked
                 except Exception:  # whatever onnxruntime doesn't take there, it may take as it is
                     pass
         return self._of_any_lengths(lambda: self._open(graph)), graph

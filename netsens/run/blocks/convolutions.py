@@ -79,10 +79,9 @@ def absorbed_factor(b: Writing, name: str, factor: str, summand: str, output: st
         return False
     if not factor:
         factor = b.array(np.ones(channels, np.float32))
-    shape = [channels, 1, 1, 1]
-    b.pending[output] = Pending(
-        b.flat(name), b.reshaped(factor, shape), summand, {"shape": shape, "kernel_shape": [1, 1], "direct": True, "group": b.filled(channels)}
-    )
+    found = pending(b, name, b.reshaped(factor, [channels, 1, 1, 1]), [channels, 1, 1, 1], summand, group=channels)
+    assert found is not None
+    b.pending[output] = found
     return True
 
 

@@ -11,10 +11,9 @@ import numpy as np
 
 from netsens.graph.blocked_layout import BLOCKED
 from netsens.graph.graph import Node, TensorType, free_name
-from netsens.run.blocks.convolutions import absorbed_factor, absorbed_sum, added_phases
+from netsens.run.blocks.convolutions import absorbed_factor, absorbed_sum, added_phases, pending
 from netsens.run.blocks.infinite import FINITE
 from netsens.run.blocks.nodes import BOOL, FLOAT
-from netsens.run.blocks.waiting import Pending
 from netsens.run.blocks.writing import Writing, written_by
 
 WHOLE = ["Ceil", "Div", "Exp", "Floor", "Gelu", "IsInf", "IsNaN", "Log", "Mish", "Pow", "PRelu", "Reciprocal", "Round", "Selu", "Softplus", "Softsign", "Sqrt", "ThresholdedRelu"]  # fmt: skip
@@ -103,7 +102,11 @@ def _by_channel(b: Writing, node: Node) -> tuple[str, str] | None:
     return None
 
 
-def _vector(b: Writing, name: str, channels: int) -> str:
+def _vector(b: Writing, name: str, channels: int) -> str | None:
+    """A number a channel as [C], where it is computed from constants and the same for all samples."""
+    shape = b.shape(name)
+    if name not in b.fixed or shape is None or prod(int(d or 0) for d in shape) != channels:
+        return None
     return b.reshaped(name, [channels])
 
 
@@ -113,9 +116,9 @@ def _product(b: Writing, node: Node) -> bool:
     if found is None:
         return elementwise(b, node)
     x, factor = found
-    channels, shape = b.channels(x), b.shape(factor)
-    if factor in b.fixed and shape is not None and prod(int(d or 0) for d in shape) == channels:
-        return absorbed_factor(b, x, _vector(b, factor, channels), "", node.outputs[0])
+    vector = _vector(b, factor, b.channels(x))
+    if vector is not None:
+        return absorbed_factor(b, x, vector, "", node.outputs[0])
     return _scaled(b, x, factor, node.outputs[0])
 
 
@@ -136,10 +139,8 @@ def _sum(b: Writing, node: Node) -> bool:
     found = _by_channel(b, node)
     if found is not None:
         x, summand = found
-        channels, shape = b.channels(x), b.shape(summand)
-        if summand in b.fixed and shape is not None and prod(int(d or 0) for d in shape) == channels:
-            return absorbed_factor(b, x, "", _vector(b, summand, channels), node.outputs[0])
-        return False
+        vector = _vector(b, summand, b.channels(x))
+        return vector is not None and absorbed_factor(b, x, "", vector, node.outputs[0])
     if len(node.inputs) == 2 and _number_added(b, node):
         return True
     if len(node.inputs) == 2 and b.shape(node.inputs[0]) == b.shape(node.inputs[1]) and all(b.comes_inside(i) for i in node.inputs):
@@ -155,10 +156,8 @@ def _difference(b: Writing, node: Node) -> bool:
     if found is None:
         return _turned_sum(b, node) or elementwise(b, node)
     x, less = found
-    channels, shape = b.channels(x), b.shape(less)
-    if x != node.inputs[0] or less not in b.fixed or shape is None or prod(int(d or 0) for d in shape) != channels:
-        return False
-    return absorbed_factor(b, x, "", b.emit("Neg", [_vector(b, less, channels)]), node.outputs[0])
+    vector = _vector(b, less, b.channels(x)) if x == node.inputs[0] else None
+    return vector is not None and absorbed_factor(b, x, "", b.emit("Neg", [vector]), node.outputs[0])
 
 
 def _turned_sum(b: Writing, node: Node) -> bool:
@@ -169,11 +168,10 @@ def _turned_sum(b: Writing, node: Node) -> bool:
         return False
     if any(r.op != "Add" or not any(_single(b, i) and i in b.original.constants for i in r.inputs) for r in b.readers_of(difference)):
         return False
-    channels = b.channels(x)
-    shape = [channels, 1, 1, 1]
-    minus = b.array(np.full(shape, -1, np.float32))
-    attributes = {"shape": shape, "kernel_shape": [1, 1], "direct": True, "group": b.filled(channels)}
-    b.pending[difference] = Pending(b.flat(y), minus, "", attributes, b.flat(x))
+    shape = [b.channels(x), 1, 1, 1]
+    found = pending(b, y, b.array(np.full(shape, -1, np.float32)), shape, group=b.channels(x))
+    assert found is not None
+    b.pending[difference] = replace(found, added=b.flat(x))
     return True
 
 

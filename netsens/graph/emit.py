@@ -125,6 +125,8 @@ class Builder:
         self.active: AbstractSet[str] = parent.active if parent else frozenset()
         # Values whose numbers are those of what is differentiated, moved at most.
         self.exposed: AbstractSet[str] = parent.exposed if parent else frozenset()
+        # Cotangents that are zero already wherever a value isn't positive, and that value.
+        self.rectified: dict[str, str] = parent.rectified if parent else {}
         # What a reverse rule computes besides the node itself, to keep values on the way: the node's outputs, and what equals them. None: not asked for.
         self.instead: dict[str, str] | None = None
         self._used: set[str] = parent._used if parent else graph.names()

@@ -67,6 +67,10 @@ def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attribute
                 return op.Neg(y)
         case "Div" if y is not None and x.type.shape is not None and y.type.shape is not None and _is_number(y, 1) and _keeps_shape(y, x):
             return x
+        case "Where" if y is not None and y.name in op.rectified and inputs[2] is not None and _is_number(inputs[2], 0):
+            node = op.producer(x)
+            if node is not None and node.op == "Greater" and node.inputs[0] == op.rectified[y.name] and _is_number(op.value(node.inputs[1]), 0):
+                return y
         case "Neg":
             node = op.producer(x)
             if node is not None and node.op == "Neg" and not node.domain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -11,11 +11,11 @@ import numpy as np
 from netsens.graph.emit import Builder, Value
 from netsens.rules.convolution import convolved_back
 from netsens.rules.phases import summed_by_phases
-from netsens.rules.windows import Windows, layout, places, stacked, summed_back, taps
+from netsens.rules.windows import Windows, layout, places, summed_back, taps
 from netsens.rules.words import NodeView, jvp, linear, vjp
 
 INT64 = 7
-MANY = 32  # positions of a window from which its maxima are better found by index
+MANY = 32  # comparisons from which maxima are better found by index
 
 
 # The maximum of each window ------------------------------------------------------------------------------------------------
@@ -50,30 +50,77 @@ def _in_floats(op: Builder, n: NodeView) -> NodeView:
 
 @vjp("MaxPool")
 def max_pool_reverse(op: Builder, n: NodeView, g: Value | None, indices: Value | None = None) -> Value | None:
-    """For each position of the window, whether the maximum is there. Measured on 1x64x112x112 this is 2 to 3 times as fast as MaxPool with Indices and
-    a scatter, most of whose time is the Indices; where the model computes those itself, the scatter wins."""
+    """Back to the first maximum of each window, found by comparing each position of the window with the maximum. Measured on 1x64x112x112 this is 2 to 3 times as fast as
+    MaxPool with Indices and a scatter, most of whose time is the Indices; where the model computes those itself, the scatter wins."""
     if g is None:
         return None
+    rectified = op.producer(n.x)
     n = _in_floats(op, n)
-    if (len(n.outputs) > 1 and n.outputs[1] is not None and not n["storage_order"]) or prod(n["kernel_shape"]) > MANY:
+    spread = layout(op, n, n["kernel_shape"], -np.inf)
+    if (len(n.outputs) > 1 and n.outputs[1] is not None and not n["storage_order"]) or _comparisons(spread.windows) > MANY:
         flat = op.Reshape(_first_maxima(op, n), [-1])
         zeros = op.Expand(op.constant(0.0, g), op.ReduceProd(op.shape(n.x)))
         return op.reshape_like(op.ScatterElements(zeros, flat, op.Reshape(g, [-1]), axis=0, reduction="add"), n.x)
-    spread = layout(op, n, n["kernel_shape"], -np.inf)
+    if rectified is None or rectified.op != "Relu" or rectified.domain:
+        return spread.cropped(_back_to_maxima(op, spread.x, n.y, g, spread.windows))
+    # A Relu gives back only what is positive, and a maximum is at the place it came from: seen here there are fewer of them.
+    back = spread.cropped(_back_to_maxima(op, spread.x, n.y, op.Where(n.y > 0.0, g, 0.0), spread.windows))
+    op.rectified[back.name] = n.x.name
+    return back
+
+
+def _along(windows: Windows, axes: Collection[int]) -> Windows:
+    """Windows as wide as these along some axes, and of one position along the others."""
+
+    def chosen(values: Sequence[int], other: int) -> tuple[int, ...]:
+        return tuple(v if k in axes else other for k, v in enumerate(values))
+
+    return Windows(
+        chosen(windows.kernel, 1), chosen(windows.strides, 1), chosen(windows.dilations, 1), chosen(windows.begins, 0), chosen(windows.ends, 0), windows.ceil
+    )  # fmt: skip
+
+
+def _comparisons(windows: Windows) -> int:
+    """How many comparisons find the maxima, each of as many numbers as there are windows; a maximum found nowhere else is at the last position."""
+    steps = _steps(windows)
+    return windows.count - 1 if steps is None else _compared_by_axes(*steps)
+
+
+def _compared_by_axes(last: Windows, others: Windows) -> int:
+    return (last.count - 1) * prod(others.strides) + _comparisons(others)
+
+
+def _steps(windows: Windows) -> tuple[Windows, Windows] | None:
+    """The windows along the last axis and along the others, where the maxima of the others' maxima take fewer comparisons, or where only one axis can be summed along."""
+    axes = [k for k, (length, stride) in enumerate(zip(windows.kernel, windows.strides, strict=True)) if length > 1 or stride > 1]
+    if len(axes) < 2:
+        return None
+    last, others = _along(windows, axes[-1:]), _along(windows, axes[:-1])
+    one_by_one = len(windows.kernel) > 2 and set(windows.dilations) != {1}
+    return (last, others) if one_by_one or _compared_by_axes(last, others) < windows.count - 1 else None
+
+
+def _back_to_maxima(op: Builder, x: Value, y: Value, g: Value, windows: Windows) -> Value:
+    """g at the first maximum of each window, row by row: along the other axes to the maxima along the last, where fewer comparisons do (3x3 windows in steps of 2, in
+    blocks of channels 1x96x111x111: 3.5 ms to 2.3), from these to x."""
+    steps = _steps(windows)
+    if steps is not None:
+        last, others = steps
+        maxima = op.MaxPool(x, **last.attributes(), ceil_mode=int(windows.ceil))
+        return _back_to_maxima(op, x, maxima, _back_to_maxima(op, maxima, y, g, others), last)
+    *ahead, _ = taps(op, x, windows, places(op, y), -np.inf)
     parts: list[Value] = []
-    free: Value | None = None  # windows whose maximum isn't found yet
-    for seen in taps(op, spread.x, spread.windows, places(op, n.y), -np.inf):
-        here = op.Equal(seen, n.y)
-        parts.append(op.Cast(here if free is None else op.And(here, free), to=g.dtype) * g)
-        free = op.Not(here) if free is None else op.And(free, op.Not(here))
-    return spread.cropped(_returned(op, parts, spread.windows, spread.x, n.y))
+    for seen in ahead:
+        parts.append(op.Cast(op.Equal(seen, y), to=g.dtype) * g)
+        g = g - parts[-1]
+    return _returned(op, [*parts, g], windows, x, y)
 
 
 def _returned(op: Builder, parts: Sequence[Value], windows: Windows, like: Value, y: Value) -> Value:
     """What each position of each window gets, put back where the windows saw it."""
     outs = places(op, y)
     by_phases = summed_by_phases(op, parts, windows, like, outs)
-    return summed_back(op, stacked(op, parts), windows, like, outs) if by_phases is None else by_phases
+    return summed_back(op, parts, windows, like, outs) if by_phases is None else by_phases
 
 
 def _fitted(op: Builder, value: Value, like: Value) -> Value:

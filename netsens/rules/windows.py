@@ -167,8 +167,27 @@ def _padded(op: Builder, x: Value, begins: Sequence[int], ends: Sequence[int], f
 
 
 def _strided(op: Builder, x: Value, windows: Windows, outs: Sequence[Place], ends: Sequence[int], fill: float) -> list[Value]:
+    known = [out for out in outs if isinstance(out, int)]
+    if set(windows.strides) != {1} and len(known) == len(outs) and all(isinstance(d, int) for d in x.shape[2:]):
+        return [_seen(op, x, windows, known, offsets, fill) for offsets in windows.positions()]
     x = _padded(op, x, windows.begins, ends, fill)
     return _slices(op, x, windows, outs, list(range(2, x.rank)))
+
+
+def _seen(op: Builder, x: Value, windows: Windows, outs: Sequence[int], offsets: Sequence[int], fill: float) -> Value:
+    """What windows of known number see at one position: cut first and filled then, which is less to copy where strides are long."""
+    starts, stops, before, behind = [], [], [], []
+    for size, out, begin, stride, offset in zip(x.shape[2:], outs, windows.begins, windows.strides, offsets, strict=True):
+        assert isinstance(size, int)
+        first = offset - begin
+        missing = min(max(-(first // stride), 0), out)
+        count = min(max((size - 1 - first) // stride + 1, missing), out)
+        starts.append(min(first + missing * stride, size))
+        stops.append(min(first + (count - 1) * stride + 1, size) if count > missing else starts[-1])
+        before.append(missing)
+        behind.append(out - count)
+    seen = op.Slice(x, starts, stops, list(range(2, x.rank)), list(windows.strides))
+    return op.retyped(_padded(op, seen, before, behind, fill), (*x.shape[:2], *outs))
 
 
 def _slices(op: Builder, x: Value, windows: Windows, outs: Sequence[Place], axes: Sequence[int]) -> list[Value]:
@@ -265,23 +284,44 @@ def _times(op: Builder, x: Value, count: int) -> Place:
     return channels * count if isinstance(channels, int) else op.dim(x, 1) * count
 
 
-def summed_back(op: Builder, columns: Value, windows: Windows, like: Value, outs: Sequence[Place]) -> Value:
-    """The transpose of `stacked(taps(x))`: what each position of each window holds, summed where it came from, in the shape of `like`."""
-    shape = op.vector(places(op, like))
-    plain = {"strides": list(windows.strides), "dilations": list(windows.dilations)}
-    kernel = list(windows.kernel)
+def summed_back(op: Builder, parts: Sequence[Value], windows: Windows, like: Value, outs: Sequence[Place]) -> Value:
+    """The transpose of `taps`: what each position of each window holds, [N, C, *outs] each, summed where it came from, in the shape of `like`. Windows over axes other
+    than two are of one axis alone if they are dilated: onnxruntime 1.31's Col2Im then mixes up the channels unless images have two axes."""
+    lengths = places(op, like)
     ends: list[int] = []
-    for axis, (size, out, pad) in enumerate(zip(places(op, like), outs, windows.ends, strict=True)):
+    for axis, (size, out, pad) in enumerate(zip(lengths, outs, windows.ends, strict=True)):
         if isinstance(size, int) and isinstance(out, int):
             ends.append(max(windows.reach(axis, out) - size - windows.begins[axis], 0))
         elif not windows.ceil:
             ends.append(pad)
-    if len(ends) == len(kernel):
+    if len(ends) == len(lengths):
         # What lies beyond the last window stays zero: Col2Im rounds down, as the windows did.
-        return op.retyped(op.Col2Im(columns, shape, kernel, **plain, pads=[*windows.begins, *ends]), like.shape)
+        return op.retyped(_summed(op, parts, replace(windows, ends=tuple(ends)), lengths, outs), like.shape)
     # An image as long as the windows reach and a stride less one more, so that it covers `like` whatever its size.
-    strides, extents = np.asarray(windows.strides), np.asarray(windows.extents)
-    reach = (op.vector(outs) - 1) * op.constant(strides) + op.constant(extents + strides - 1)
+    reach = [(out - 1) * s + (e + s - 1) for out, s, e in zip(outs, windows.strides, windows.extents, strict=True)]
+    none = (0,) * len(lengths)
+    whole = _summed(op, parts, replace(windows, begins=none, ends=none), reach, outs)
     begins = op.constant(np.asarray(windows.begins))
-    whole = op.Col2Im(columns, reach, kernel, **plain)
-    return op.retyped(op.Slice(whole, begins, begins + shape, list(range(2, like.rank))), like.shape)
+    return op.retyped(op.Slice(whole, begins, begins + op.vector(lengths), list(range(2, like.rank))), like.shape)
+
+
+def _summed(op: Builder, parts: Sequence[Value], windows: Windows, lengths: Sequence[Place], outs: Sequence[Place]) -> Value:
+    """The sum in an image of these lengths, which the windows' padding fits."""
+    if len(lengths) == 2 or set(windows.dilations) == {1}:
+        return op.Col2Im(stacked(op, parts), op.vector(lengths), list(windows.kernel), **windows.attributes(kernel=False))
+    # Along that axis: [N, C * before, length, behind], where before and behind are as in the parts.
+    axis = next((k for k, (length, stride) in enumerate(zip(windows.kernel, windows.strides, strict=True)) if length > 1 or stride > 1), 0)
+    behind = _product(op, outs[axis + 1 :])
+    folded = [op.Reshape(part, op.vector([0, -1, outs[axis], behind])) for part in parts]
+    flat = Windows(
+        (windows.kernel[axis], 1), (windows.strides[axis], 1), (windows.dilations[axis], 1), (windows.begins[axis], 0), (windows.ends[axis], 0)
+    )  # fmt: skip
+    image = op.Col2Im(stacked(op, folded), op.vector([lengths[axis], behind]), list(flat.kernel), **flat.attributes(kernel=False))
+    return op.Reshape(image, op.vector([0, _times(op, parts[0], 1), *lengths]))
+
+
+def _product(op: Builder, lengths: Sequence[Place]) -> Place:
+    total: Place = 1
+    for length in lengths:
+        total = length * total if isinstance(length, Value) else total * length
+    return total

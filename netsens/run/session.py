@@ -29,6 +29,9 @@ PROVIDERS = {
 }  # fmt: skip
 
 
+MEMORIES = {"cuda": "cuda", "tensorrt": "cuda", "directml": "dml"}  # of providers with memory of their own, as onnxruntime calls it
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How onnxruntime runs: `provider` is "auto" or a name of `PROVIDERS`; `threads` None leaves the choice to onnxruntime. `turns`: several sessions take
@@ -253,8 +256,8 @@ class Session:
         return [_reshaped(v, self._shapes[o], o) if o in self._shapes else v for o, v in zip(wanted, found, strict=True)] if self._shapes else found
 
     def run_values(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """The outputs by name, as onnxruntime's own values and where it put them. Feeds are such values or arrays; an array must stay alive
-        until this returns, or as long as a value that is one of the feeds."""
+        """The outputs by name, as onnxruntime's own values and where it put them: on a GPU they stay in its memory, for a next session to read. Feeds are such
+        values or arrays; an array must stay alive until this returns, or as long as a value that is one of the feeds."""
         if self.widened:
             feeds = _widened(feeds)
         given = {k: v for k, v in feeds.items() if k in self.inputs}
@@ -263,10 +266,28 @@ class Session:
                 found = self._session.run(self.outputs, {k: v if isinstance(v, np.ndarray) else v.numpy() for k, v in given.items()})
                 results = [a if _is_text(a) else ort_value(a) for a in found]
             else:
-                results = self._session.run_with_ort_values(self.outputs, {k: ort_value(v) if isinstance(v, np.ndarray) else v for k, v in given.items()})
+                results = self._bound({k: ort_value(v) if isinstance(v, np.ndarray) else v for k, v in given.items()})
         except Exception as error:
             raise RunError(f"onnxruntime failed while running the model: {short_message(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+    def _bound(self, values: Mapping[str, Any]) -> list[Any]:
+        """The outputs in the memory of the provider that computes them; onnxruntime would otherwise bring each to the host."""
+        memory = memory_of(self._session.get_providers()[0])
+        if memory is None:
+            return list(self._session.run_with_ort_values(self.outputs, values))
+        binding = self._session.io_binding()
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            binding.bind_output(name, memory)
+        self._session.run_with_iobinding(binding)
+        return list(binding.get_outputs())
+
+
+def memory_of(provider: str) -> str | None:
+    """Where a provider of onnxruntime's name keeps its values, as onnxruntime calls it; None for the host."""
+    return next((memory for short, memory in MEMORIES.items() if PROVIDERS[short] == provider), None)
 
 
 def _reshaped(array: Array, shape: Sequence[int], name: str) -> Array:

@@ -13,6 +13,7 @@ from netsens.analyse.function import chosen_layer, fitted_cotangent, function_gr
 from netsens.analyse.judge import ORDER, TOLERANCE, Checked, Judge
 from netsens.analyse.kinks import on_kinks
 from netsens.errors import InputError, NoPathError, UnsupportedError, UsageError
+from netsens.graph.dtypes import HALVES
 from netsens.graph.graph import Array, Graph, Node
 from netsens.graph.precision import in_precision
 from netsens.jacobian.gradient import plan_gradient
@@ -23,7 +24,6 @@ from netsens.rules.standard import not_standard, written_out
 from netsens.rules.words import rule_of
 from netsens.run.session import RunOptions
 
-HALF = {10, 16}  # float16, bfloat16
 SAME = 1e-2  # as near as onnxruntime's own iterations and roundings come to what an operator is written out to
 
 
@@ -112,7 +112,7 @@ def _judged_form(graph: Graph, feeds: Mapping[str, Array], layer: str, options: 
     """The model as it is judged. Half precision becomes float64, so that the numbers in its derivative (the 2 / sqrt(pi) of an Erf, say) are not rounded
     to half. Operators that ONNX doesn't define as onnxruntime computes them, or not at all, are written out in those that run in float64, where that
     gives the same values."""
-    wide = in_precision(graph) if any(t.dtype in HALF for t in graph.types.values()) else graph
+    wide = in_precision(graph) if any(t.dtype in HALVES for t in graph.types.values()) else graph
     if not any(_stands_for_others(node) for node in graph.every_node()):
         return wide
     out = written_out(graph, _stands_for_others)

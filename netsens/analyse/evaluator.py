@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import RunError, UnsupportedError, UsageError
+from netsens.graph.dtypes import FLOATS, is_float
 from netsens.graph.graph import Array, Graph
-from netsens.graph.precision import FLOAT_TYPES, in_precision
-from netsens.graph.read import is_float
+from netsens.graph.precision import in_precision
 from netsens.run.reference import reference_runner
 from netsens.run.session import RunOptions, Session
 
@@ -75,7 +75,7 @@ def _is_in(graph: Graph, precision: str) -> bool:
     """Whether the graph computes in this precision already, so that its weights need no copy."""
     code, dtype = DTYPES[precision]
     floats = all(a.dtype == dtype for a in graph.constants.values() if is_float(a.dtype))
-    return floats and all(t.dtype == code for t in graph.types.values() if t.dtype in FLOAT_TYPES)
+    return floats and all(t.dtype == code for t in graph.types.values() if t.dtype in FLOATS)
 
 
 NATIVE = Engine("float64", "onnxruntime")

@@ -9,6 +9,7 @@ from typing import Any
 
 import netsens.rules  # noqa: F401  # declares every operator
 from netsens.errors import NetsensError
+from netsens.graph.dtypes import INT64
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Array, Graph, pruned
 from netsens.modes.activity import active_values, carries
@@ -16,7 +17,6 @@ from netsens.rules.windows import layout, places, taps
 from netsens.rules.words import NodeView, view
 from netsens.run.session import RunOptions, Session
 
-INT64 = 7
 At = Callable[[Builder, NodeView], Value]
 
 

@@ -77,7 +77,6 @@ def grad(
     import netsens
     from netsens.report.inputs import plan_inputs
     from netsens.report.outputs import check_output
-    from netsens.report.plot import check_plot_path
 
     with say.warnings_as_notes():
         loaded = netsens.load(
@@ -88,6 +87,8 @@ def grad(
         if not inputs and specs and inputs_from is None:
             say.note("no --input was given: the inputs are random:0.")
         if plot:
+            from netsens.report.plot import check_plot_path
+
             check_plot_path(plot)
         asked = batch.BatchOptions(batch_size, jobs, resume, format_, timings, dask, aggregate_options(loaded, aggregate, units))
         destination = output or default_output(path, plan.is_batch, asked)

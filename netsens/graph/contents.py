@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from netsens.graph.dtypes import FLOATS, INT32, INT64, numpy_dtype
 from netsens.graph.fold import FOLDS, fold
 from netsens.graph.graph import Array, Node, TensorType
 from netsens.graph.sizes import Expression, Size, at_least_zero, is_integer, larger, quotient, remainder, size_of, smaller
 
-FLOAT_TYPES, INT32, INT64 = (1, 10, 11, 16), 6, 7
 MOST = 1024  # elements of a content that is followed
 
 
@@ -58,8 +58,6 @@ def _settled(content: Array, dtype: int) -> Array | None:
         return None if all(v is None for v in flat) else content
     if not dtype:
         return None
-    from netsens.graph.dtypes import numpy_dtype
-
     return content.astype(numpy_dtype(dtype))
 
 
@@ -96,8 +94,6 @@ def _computed(node: Node, inputs: Sequence[Array | None], out: TensorType) -> Ar
         return None
     if not inputs or not out.dtype:
         return None
-    from netsens.graph.dtypes import numpy_dtype
-
     try:
         if node.op in NUMBERS:
             result = NUMBERS[node.op](node, *inputs)
@@ -119,8 +115,6 @@ def _range(node: Node, start: Array, limit: Array, delta: Array) -> Array | None
 
 
 def _cast(node: Node, x: Array) -> Array | None:
-    from netsens.graph.dtypes import numpy_dtype
-
     if node.attributes["to"] == 8 or (x.dtype.kind == "f" and not np.isfinite(x).all()):
         return None
     return x.astype(numpy_dtype(int(node.attributes["to"])))
@@ -271,7 +265,7 @@ def _kept(node: Node, x: Array) -> Array | None:
     to = int(node.attributes["to"])
     if to == 9:
         return _lifted(lambda v: True if _above_zero(v) else None)(node, x)
-    if to in FLOAT_TYPES:
+    if to in FLOATS:
         return x
     return _lifted(lambda v: v if isinstance(v, Expression) else int(v))(node, x) if to in (INT32, INT64) else None
 
@@ -310,7 +304,7 @@ SYMBOLIC: dict[str, Callable[..., Array | None]] = {
 
 def _symbolic(node: Node, inputs: Sequence[Array | None], out: TensorType) -> Array | None:
     function = SYMBOLIC.get(node.op)
-    if node.op == "Div" and out.dtype in FLOAT_TYPES:
+    if node.op == "Div" and out.dtype in FLOATS:
         function = _lifted(_divided_exactly)
     if function is None or (node.op != "Slice" and any(i is None for i in inputs)):
         return None

@@ -1,10 +1,14 @@
-"""ONNX's element types as NumPy's; the usual ones without importing onnx."""
+"""ONNX's element types: the numbers that stand for them, and NumPy's dtypes; the usual ones without importing onnx."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+FLOAT, UINT8, INT8, INT32, INT64, STRING, BOOL, DOUBLE = 1, 2, 3, 6, 7, 8, 9, 11
+HALVES = frozenset({10, 16})  # float16, bfloat16
+FLOATS = frozenset({FLOAT, DOUBLE}) | HALVES
 
 _USUAL = {
     number: np.dtype(name)
@@ -23,3 +27,8 @@ def numpy_dtype(dtype: int) -> np.dtype[Any]:
     from onnx import helper
 
     return np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a derivative by values of this dtype makes sense (float16 to float64, bfloat16)."""
+    return (dtype.kind == "f" and dtype.itemsize >= 2) or dtype.name == "bfloat16"

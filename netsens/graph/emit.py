@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import RuleError
-from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.dtypes import FLOATS, INT64, numpy_dtype
 from netsens.graph.fold import fold
 from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType, free_name
 from netsens.graph.infer import infer_node
 from netsens.graph.pieces import joined_before
-from netsens.graph.shapes import INT64, constant_type, known, same_shape
+from netsens.graph.shapes import constant_type, known, same_shape
 from netsens.graph.simplified import simplified, unexpanded
 
 _FOLD_ELEMENTS = 4096  # constants up to this size are computed while building
@@ -209,7 +209,7 @@ class Builder:
 
     def derivative_dtype(self, primal: Value) -> int:
         """The dtype of a value's derivative: its own, and a float where the value holds quantised integers."""
-        if primal.dtype in (0, 1, 10, 11, 16):
+        if primal.dtype == 0 or primal.dtype in FLOATS:
             return primal.dtype
         return 11 if any(t.dtype == 11 for t in self.graph.types.values()) else 1
 
@@ -516,7 +516,7 @@ class Builder:
 
     def finite(self, value: Value) -> Value:
         """The value with zero in place of NaN and infinity."""
-        if value.dtype not in (1, 10, 11, 16) or value.linear or (value.constant is not None and np.isfinite(value.constant).all()):
+        if value.dtype not in FLOATS or value.linear or (value.constant is not None and np.isfinite(value.constant).all()):
             return value
         return self.retyped(self.Where(self.Or(self.IsNaN(value), self.IsInf(value)), self.constant(0, value), value), value.type.shape)
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from netsens.errors import ModelError
+from netsens.graph.dtypes import DOUBLE, FLOAT
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Graph, Node, TensorType, walk
 from netsens.graph.sizes import product
-
-FLOAT, DOUBLE = 1, 11
 
 
 def _is_one(node: Node) -> bool:

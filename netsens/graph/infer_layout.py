@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from netsens.graph.dtypes import INT64
 from netsens.graph.graph import Array, Dim, Shape, TensorType
-from netsens.graph.shapes import INT64, ShapeFormula, broadcast, constant_type, shape_of, sizes_of, whole_numbers
+from netsens.graph.shapes import ShapeFormula, broadcast, constant_type, shape_of, sizes_of, whole_numbers
 from netsens.graph.sizes import Expression, Size, at_least_zero, dim_of, is_integer, less_but_not_below_zero, product, quotient, scaled, size_of, smaller, total
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from netsens.graph.dtypes import FLOAT, INT32, INT64
 from netsens.graph.graph import Dim, Node, Shape, TensorType
 from netsens.graph.shapes import broadcast
 from netsens.graph.sizes import product, total
 
-FLOAT, INT32, INT64 = 1, 6, 7
 Formula = Callable[[Node, Sequence[TensorType]], list[TensorType] | None]
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from netsens.graph.dtypes import BOOL, FLOAT, INT64, STRING
 from netsens.graph.graph import Array, Dim, TensorType
-from netsens.graph.shapes import BOOL, FLOAT, INT64, STRING, ShapeFormula, broadcast, shape_of, whole_numbers
+from netsens.graph.shapes import ShapeFormula, broadcast, shape_of, whole_numbers
 
 
 def _like_first(types: Sequence[TensorType], attributes: dict[str, Any], constants: Sequence[Array | None]) -> list[TensorType]:

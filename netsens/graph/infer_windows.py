@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from netsens.graph.dtypes import INT8, INT32, INT64, UINT8
 from netsens.graph.graph import Array, Dim, TensorType
-from netsens.graph.shapes import INT8, INT32, INT64, UINT8, ShapeFormula, shape_of, sizes_of, whole_numbers
+from netsens.graph.shapes import ShapeFormula, shape_of, sizes_of, whole_numbers
 from netsens.graph.sizes import dim_of, named, product, quotient, size_of
 
 

@@ -7,12 +7,9 @@ import fnmatch
 from collections.abc import Sequence
 
 from netsens.errors import NotFoundError, UsageError
+from netsens.graph.dtypes import BOOL, FLOATS, INT64, is_float
 from netsens.graph.graph import Graph, Node
-from netsens.graph.read import is_float
 from netsens.graph.selectors import GLOB
-from netsens.graph.shapes import BOOL, INT64
-
-FLOATS = {1, 10, 11, 16}
 
 
 def find_layer(graph: Graph, selector: str | None) -> str:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from netsens.graph.dtypes import is_float
 from netsens.graph.graph import Array, Graph, Node
 from netsens.graph.propagate import infer_types
-from netsens.graph.read import is_float
 
 
 def settled(graph: Graph) -> Graph:

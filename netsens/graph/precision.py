@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from netsens.graph.dtypes import DOUBLE, FLOAT, FLOATS, is_float
 from netsens.graph.graph import Graph, Node, TensorType
-from netsens.graph.read import is_float
-
-FLOAT_TYPES = {1, 10, 11, 16}
-FLOAT, DOUBLE = 1, 11
 
 
 def in_precision(graph: Graph, dtype: int = DOUBLE) -> Graph:
@@ -21,14 +18,14 @@ def in_precision(graph: Graph, dtype: int = DOUBLE) -> Graph:
     numpy_dtype = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
 
     def type_(t: TensorType) -> TensorType:
-        return replace(t, dtype=dtype) if t.dtype in FLOAT_TYPES else t
+        return replace(t, dtype=dtype) if t.dtype in FLOATS else t
 
     def attribute(node: Node, key: str, value: Any) -> Any:
         if isinstance(value, Graph):
             return in_precision(value, dtype)
         if isinstance(value, np.ndarray) and is_float(value.dtype):
             return value.astype(numpy_dtype)
-        if key in ("to", "dtype", "stash_type", "softmax_precision", "output_dtype") and value in FLOAT_TYPES:
+        if key in ("to", "dtype", "stash_type", "softmax_precision", "output_dtype") and value in FLOATS:
             return dtype
         return value
 
@@ -38,7 +35,7 @@ def in_precision(graph: Graph, dtype: int = DOUBLE) -> Graph:
             attributes["value"] = np.zeros(1, numpy_dtype)
         if n.op in ("EyeLike", "RandomNormal", "RandomUniform", "HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix"):
             attributes.setdefault("output_datatype" if "W" in n.op else "dtype", dtype)
-            if attributes.get("output_datatype") in FLOAT_TYPES:
+            if attributes.get("output_datatype") in FLOATS:
                 attributes["output_datatype"] = dtype
         if n.op == "LayerNormalization":
             attributes["stash_type"] = dtype

@@ -14,9 +14,10 @@ import numpy as np
 
 from netsens.errors import ModelError, RuleError
 from netsens.graph.contents import MOST, contents_of, is_known
+from netsens.graph.dtypes import BOOL, INT64
 from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType
 from netsens.graph.infer import infer_node, onnx_types
-from netsens.graph.shapes import BOOL, INT64, constant_type, known
+from netsens.graph.shapes import constant_type, known
 from netsens.graph.sizes import Expression, at_least_zero, dim_of, is_integer, symbols_of
 
 _NEVER_SETTLED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from netsens.errors import ModelError
+from netsens.graph.dtypes import is_float
 from netsens.graph.graph import Array, Graph, Node, TensorType
 from netsens.graph.order import in_order
 
@@ -324,8 +325,3 @@ def _dense(sparse: onnx.SparseTensorProto, folder: Path | None) -> Array:
     else:
         dense[tuple(indices.T)] = values
     return dense
-
-
-def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether a derivative by values of this dtype makes sense (float16 to float64, bfloat16)."""
-    return (dtype.kind == "f" and dtype.itemsize >= 2) or dtype.name == "bfloat16"

@@ -8,7 +8,6 @@ from typing import Any
 from netsens.graph.graph import Array, Dim, Shape, TensorType
 from netsens.graph.sizes import Expression, Size
 
-FLOAT, UINT8, INT8, INT32, INT64, STRING, BOOL = 1, 2, 3, 6, 7, 8, 9
 ShapeFormula = Callable[[Sequence[TensorType], dict[str, Any], Sequence[Array | None]], list[TensorType] | None]
 
 

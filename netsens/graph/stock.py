@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from netsens.graph.dtypes import INT64
 from netsens.graph.graph import Graph, Node, TensorType, walk
-
-INT64 = 7
 
 
 def plainly_spelled(graph: Graph) -> Graph:

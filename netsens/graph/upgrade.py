@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import FLOAT
 from netsens.graph.graph import Array, Graph, Node, TensorType, free_name, walk
 
 TARGET_OPSET = 21
-FLOAT = 1
 
 
 class Lift:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import netsens.rules  # noqa: F401  # declares every operator
 from netsens.errors import NoPathError, UsageError
+from netsens.graph.dtypes import STRING
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Graph, pruned
 from netsens.graph.names import find_layer, find_wrt
@@ -17,8 +18,6 @@ from netsens.modes.difference import difference_rule
 from netsens.modes.gradient import append_vjp, output_named
 from netsens.modes.target import Target, parse_target, select
 from netsens.rules.words import rule_of
-
-TEXT = 8  # the element type of strings, by ONNX's number
 
 
 def plan_gradient(
@@ -106,7 +105,7 @@ def quantised_note(graph: Graph, wrt: Sequence[str]) -> list[str]:
 def stand_in_note(graph: Graph, name: str, behind: Sequence[str]) -> str:
     """Why other tensors stand in for one that the user asked for."""
     known = graph.types.get(name)
-    kind = "text" if known is not None and known.dtype == TEXT else "integers"
+    kind = "text" if known is not None and known.dtype == STRING else "integers"
     return f"'{name}' holds {kind}: the gradient is taken at the first float tensor behind it, {', '.join(repr(b) for b in behind)}."
 
 

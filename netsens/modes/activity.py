@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from netsens.graph.dtypes import FLOATS
 from netsens.graph.graph import Graph, Node, TensorType
 from netsens.rules.words import rule_of
 
-FLOATS = {1, 10, 11, 16}  # float, float16, double, bfloat16
 QUANTISED = {2, 3, 4, 5, 6, 17, 18, 19, 20, 21, 22, 23, 25, 26}  # whole numbers of up to 32 bits, and floats of up to 8
 CONTROL_FLOW = {"If", "Loop", "Scan"}
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.dtypes import INT64, numpy_dtype
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Graph, Node, Shape, TensorType
-from netsens.graph.shapes import INT64
 from netsens.modes.activity import carries
 from netsens.rules.words import NodeView, Rule
 

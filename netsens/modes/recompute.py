@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.dtypes import INT64, numpy_dtype
 from netsens.graph.emit import NEVER_SHARED
 from netsens.graph.graph import Graph, Node, TensorType, pruned
 
@@ -31,7 +31,6 @@ ELEMENTWISE = {
     "Gelu",
     "Erf",
 }  # and these write over it
-INT64 = 7
 
 
 def value_bytes(type_: TensorType | None) -> int | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import FLOATS
 from netsens.graph.emit import Builder, Value
-from netsens.graph.precision import FLOAT_TYPES
 from netsens.rules.words import NodeView, elementwise, jvp, linear, vjp
 
 elementwise("Add Sum", lambda op, inputs, k, y: 1)
@@ -175,7 +175,7 @@ linear("Cast", lambda op, n, g: op.Cast(g, to=op.derivative_dtype(n.x)))
 @jvp("CastLike")
 def cast_like(op: Builder, n: NodeView, t: Value | None, like: Value | None = None) -> Value | None:
     """The second input lends its dtype alone."""
-    return None if t is None or n.y.dtype not in FLOAT_TYPES else op.Cast(t, to=n.y.dtype)
+    return None if t is None or n.y.dtype not in FLOATS else op.Cast(t, to=n.y.dtype)
 
 
 @jvp("BitCast")
@@ -183,7 +183,7 @@ def bit_cast(op: Builder, n: NodeView, t: Value) -> Value | None:
     """Nothing passes to whole numbers, and nothing is changed between equal types."""
     if n.y.dtype == n.x.dtype:
         return t
-    if n.y.dtype not in FLOAT_TYPES:
+    if n.y.dtype not in FLOATS:
         return None
     raise UnsupportedError(f"{n.node.label} reads the bits of one floating point type as another, which has no derivative; use Cast to convert values.")
 

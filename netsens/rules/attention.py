@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import BOOL
 from netsens.graph.emit import Builder, Value
 from netsens.graph.sizes import product
 from netsens.rules.words import RULES, NodeView, Rule, expansion
-
-BOOL = 9
 
 
 def split_heads(op: Builder, x: Value, heads: int) -> Value:

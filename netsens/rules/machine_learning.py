@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import DOUBLE
 from netsens.graph.emit import Builder, Value
 from netsens.rules.words import NodeView, expansion, flat, refuse
 
 DOMAIN = "ai.onnx.ml"
-DOUBLE = 11
 
 flat("TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor", domain=DOMAIN,
      why="a tree ensemble is piecewise constant; --method finite-difference --step gives its sensitivity over a step")  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import UINT8
 from netsens.graph.emit import Builder, Value
 from netsens.rules.microsoft import DOMAIN, operand, setting
 from netsens.rules.words import NodeView, expansion
 
-UINT8 = 2
 _INT4 = (21, 22)  # uint4, int4
 # What the sixteen codes of bitsandbytes stand for: FP4, a sign and a float of three bits over 12; NF4, quantiles of a normal distribution.
 _FP4 = [0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0]

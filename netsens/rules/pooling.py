@@ -8,13 +8,13 @@ from math import prod
 
 import numpy as np
 
+from netsens.graph.dtypes import FLOATS, INT64
 from netsens.graph.emit import Builder, Value
 from netsens.rules.convolution import convolved_back
 from netsens.rules.phases import summed_by_phases
 from netsens.rules.windows import Windows, layout, places, summed_back, taps
 from netsens.rules.words import NodeView, jvp, linear, vjp
 
-INT64 = 7
 MANY = 32  # comparisons from which maxima are better found by index
 
 
@@ -42,7 +42,7 @@ def max_pool(op: Builder, n: NodeView, t: Value) -> Value:
 
 def _in_floats(op: Builder, n: NodeView) -> NodeView:
     """The node over quantised integers as one over floats, which hold them exactly."""
-    if n.x.dtype in (1, 10, 11, 16):
+    if n.x.dtype in FLOATS:
         return n
     dtype = op.derivative_dtype(n.x)
     return replace(n, inputs=(op.Cast(n.x, to=dtype),), outputs=(op.Cast(n.y, to=dtype), *n.outputs[1:]))

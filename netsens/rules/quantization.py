@@ -11,8 +11,6 @@ from netsens.graph.dtypes import numpy_dtype
 from netsens.graph.emit import Builder, Value
 from netsens.rules.words import NodeView, expansion, jvp, quantizes
 
-FLOATS = {1, 10, 11, 16}
-
 
 def _number(op: Builder, q: Value, like: Value) -> Value:
     """Integers (or their tangent) as floats of the dtype of `like`."""

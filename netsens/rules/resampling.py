@@ -12,7 +12,6 @@ from netsens.errors import UnsupportedError
 from netsens.graph.emit import Builder, Value, same_shape
 from netsens.rules.words import NodeView, jvp, transpose
 
-INT64 = 7
 _KEPT = ("mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "antialias")
 # Pairs for which nearest upsampling by a whole number repeats each element that often.
 _REPEATS = {("asymmetric", "floor"), ("tf_half_pixel_for_nn", "floor")} | {

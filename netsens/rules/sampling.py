@@ -12,10 +12,10 @@ from itertools import product
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import INT64
 from netsens.graph.emit import Builder, Value
 from netsens.rules.words import NodeView, expansion, linear
 
-INT64 = 7
 LOWEST = {10: -65504.0}  # what no pixel is less than, by dtype; -3e38 elsewhere. An infinity would make a NaN of a zero weight
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+from netsens.graph.dtypes import FLOAT, HALVES
 from netsens.graph.graph import Graph, Node
 from netsens.graph.opset import runnable_opset
 from netsens.graph.precision import in_precision
@@ -15,8 +16,6 @@ from netsens.rules.standard import written_out
 Loaded = TypeVar("Loaded")
 
 _MISSING = re.compile(r"Could not find an implementation for ([\w.]+)\(\d+\) node|bound to different types|is not a registered function/op")
-_HALF = {10, 16}  # float16, bfloat16
-FLOAT = 1
 
 
 def at_opset(graph: Graph, newest: int) -> Graph:
@@ -38,7 +37,7 @@ def load_otherwise(graph: Graph, load: Callable[[Graph], Loaded]) -> tuple[Loade
             missing = _MISSING.search(str(error))
             if missing is None:
                 raise
-            if not widened and any(t.dtype in _HALF for t in graph.types.values()):
+            if not widened and any(t.dtype in HALVES for t in graph.types.values()):
                 graph, widened = in_precision(graph, FLOAT), True
                 continue
             op = (missing[1] or "").rpartition(".")[2]

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import NetsensError, RunError, UsageError
-from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.dtypes import HALVES, is_float, numpy_dtype
 from netsens.graph.graph import Array, Graph, shape_text
-from netsens.graph.read import is_float
 
 INLINE_BYTES = 1 << 16  # smaller constants travel inside the model, where onnxruntime can fold them
 # From so many bytes a weight is not packed: onnxruntime would pack it once for the forward pass and once for the backward pass. VGG-16's largest has 411 MB: one
@@ -310,7 +309,7 @@ def _widened(feeds: Mapping[str, Any]) -> dict[str, Any]:
 
 def _narrowed(value: Any, dtype: int | None) -> Any:
     """A result in the dtype that the graph gives it."""
-    return value.astype(numpy_dtype(dtype)) if dtype in (10, 16) and isinstance(value, np.ndarray) else value
+    return value.astype(numpy_dtype(dtype)) if dtype in HALVES and isinstance(value, np.ndarray) else value
 
 
 def ort_value(array: Array) -> Any:

@@ -8,11 +8,11 @@ from math import prod
 
 import numpy as np
 
+from netsens.graph.dtypes import INT64
 from netsens.graph.graph import Graph, Node, TensorType, free_name, pruned
 
 _VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 _SUMS = {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"}
-INT64 = 7
 
 
 def joined_views(graph: Graph, lengths: Mapping[str, int]) -> Graph:

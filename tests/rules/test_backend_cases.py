@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from netsens.errors import NetsensError, RunError, UnsupportedError
+from netsens.graph.dtypes import is_float
 from netsens.graph.emit import Builder
 from netsens.graph.graph import Graph, pruned
 from netsens.graph.normal import load_graph
 from netsens.graph.precision import in_precision
-from netsens.graph.read import is_float
 from netsens.modes.activity import active_values, carries
 from netsens.modes.gradient import append_vjp
 from netsens.run.reference import reference_runner

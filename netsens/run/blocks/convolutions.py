@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from netsens.graph.blocked_layout import BLOCKED, DEPTHWISE_WEIGHT
+from netsens.graph.dtypes import FLOAT
 from netsens.graph.graph import Node
-from netsens.run.blocks.nodes import FLOAT
 from netsens.run.blocks.waiting import Pending, Phased, convolution
 from netsens.run.blocks.writing import Writing, written_by
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from netsens.graph.blocked_layout import BLOCKED
+from netsens.graph.dtypes import BOOL, FLOAT
 from netsens.graph.graph import Node, TensorType, free_name
 from netsens.run.blocks.convolutions import absorbed_factor, absorbed_sum, added_phases, pending
 from netsens.run.blocks.infinite import FINITE
-from netsens.run.blocks.nodes import BOOL, FLOAT
 from netsens.run.blocks.writing import Writing, written_by
 
 WHOLE = ["Ceil", "Div", "Exp", "Floor", "Gelu", "IsInf", "IsNaN", "Log", "Mish", "Pow", "PRelu", "Reciprocal", "Round", "Selu", "Softplus", "Softsign", "Sqrt", "ThresholdedRelu"]  # fmt: skip

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from netsens.graph.dtypes import FLOATS
 from netsens.graph.graph import Graph, Node
 
-_FLOATS = (1, 10, 11, 16)
 MANY = 1 << 12  # of so many numbers a constant is a weight, whose file need not be read for this
 _MIXING = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # Those that make of finite numbers finite ones, whatever fills the last block.
@@ -43,7 +43,7 @@ class Infinite:
             if computed:
                 fixed.update(node.outputs)
             if self._may_be(node, computed, found):
-                found.update(o for o in node.outputs if o not in self._graph.types or self._graph.types[o].dtype in _FLOATS)
+                found.update(o for o in node.outputs if o not in self._graph.types or self._graph.types[o].dtype in FLOATS)
         return found
 
     def _may_be(self, node: Node, fixed: bool, found: set[str]) -> bool:

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from netsens.graph.dtypes import BOOL, FLOAT, INT64
 from netsens.graph.fold import FOLDS, fold
 from netsens.graph.graph import Array, Graph, Node, TensorType, free_name
-
-FLOAT, INT64, BOOL = 1, 7, 9
 
 
 class Nodes:

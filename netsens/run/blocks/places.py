@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 
 from netsens.graph.blocked_layout import BLOCKED
+from netsens.graph.dtypes import FLOAT
 from netsens.graph.graph import Node
 from netsens.run.blocks.convolutions import dotted, mean
-from netsens.run.blocks.nodes import FLOAT
 from netsens.run.blocks.writing import Writing, written_by
 
 # Pools -----------------------------------------------------------------------------------------------------------------------

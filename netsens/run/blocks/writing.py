@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 from netsens.graph.blocked_layout import BLOCKED
+from netsens.graph.dtypes import FLOAT
 from netsens.graph.graph import Array, Graph, Node, Shape, pruned
 from netsens.run.blocks.infinite import Infinite
-from netsens.run.blocks.nodes import FLOAT, Nodes
+from netsens.run.blocks.nodes import Nodes
 from netsens.run.blocks.waiting import Pending, Phased, convolution, interleaved
 
 Handler = Callable[["Writing", Node], bool]

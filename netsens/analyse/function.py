@@ -10,7 +10,7 @@ import numpy as np
 
 from netsens.errors import InputError, NoPathError
 from netsens.graph.emit import Builder
-from netsens.graph.graph import Array, Graph, pruned, shape_text
+from netsens.graph.graph import Array, Graph, free_name, pruned, shape_text
 from netsens.graph.names import find_layer
 from netsens.graph.shapes import constant_type
 from netsens.modes.activity import carries
@@ -49,11 +49,7 @@ def opened(graph: Graph, names: Sequence[str]) -> Graph:
             del result.constants[name]
             result.parameters = [p for p in result.parameters if p != name]
         else:
-            new = name
-            while new in taken:
-                new += "~computed"
-            taken.add(new)
-            cut[name] = new
+            cut[name] = new = free_name(f"{name}~computed", taken)
             if name in result.types:
                 result.types[new] = result.types[name]
         result.inputs.append(name)

@@ -167,6 +167,15 @@ def free_name(name: str, taken: set[str]) -> str:
     return free
 
 
+def numbered_name(name: str, taken: set[str]) -> str:
+    """The same for a value of the model's own, whose name is read by people: numbered from 1, so that it doesn't depend on how many names there are."""
+    free, k = name, 1
+    while free in taken:
+        free, k = f"{name}~{k}", k + 1
+    taken.add(free)
+    return free
+
+
 def shape_text(shape: Sequence[Dim], single: str = "") -> str:
     """`1x3xNx?` for a sentence; `single` where there are no axes."""
     return "x".join("?" if size is None else str(size) for size in shape) or single

@@ -12,7 +12,7 @@ import numpy as np
 
 from netsens.errors import ModelError, UnsupportedError
 from netsens.graph.flexible_attention import holds_flexible_attention, without_flexible_attention
-from netsens.graph.graph import Array, Graph, Node, walk
+from netsens.graph.graph import Array, Graph, Node, free_name, numbered_name, walk
 from netsens.graph.nested import settled
 from netsens.graph.quantized_weights import with_dequantized_weights
 from netsens.graph.read import constant_attribute, graph_from_proto, read_model
@@ -186,11 +186,7 @@ def spell_out(graph: Graph) -> Graph:
         if node.domain:
             return node
         if node.op == "Dropout" and len(node.inputs) > 2 and node.inputs[2] and not any(node.outputs[1:]):
-            mask = f"{node.outputs[0]}_mask"
-            while mask in taken:
-                mask += "~"
-            taken.add(mask)
-            return replace(node, outputs=(node.outputs[0], mask))
+            return replace(node, outputs=(node.outputs[0], free_name(f"{node.outputs[0]}_mask", taken)))
         return replace(node, attributes={**_FORGOTTEN[node.op], **node.attributes}) if node.op in _FORGOTTEN else node
 
     return replace(graph, nodes=[spelled(n) for n in graph.nodes])
@@ -217,12 +213,7 @@ def unique_names(graph: Graph) -> Graph:
         own = [*g.inputs, *g.constants, *(o for n in g.nodes for o in n.outputs if o)]
         inner = dict(mapping)
         for name in own:
-            new = name
-            k = 1
-            while new in used:
-                new = f"{name}~{k}"
-                k += 1
-            used.add(new)
+            new = numbered_name(name, used)
             if new != name:
                 inner[name] = new
             else:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from netsens.graph.dtypes import DOUBLE, FLOAT, FLOATS, is_float
-from netsens.graph.graph import Graph, Node, TensorType
+from netsens.graph.graph import Graph, Node, TensorType, free_name
 
 
 def in_precision(graph: Graph, dtype: int = DOUBLE) -> Graph:
@@ -56,10 +56,7 @@ def _with_float_scales(graph: Graph) -> Graph:
     for node in graph.nodes:
         scales = node.inputs[2] if node.op == "Resize" and not node.domain and len(node.inputs) > 2 else ""
         if scales:
-            name = f"{scales}/float"
-            while name in taken:
-                name += "~"
-            taken.add(name)
+            name = free_name(f"{scales}/float", taken)
             types[name] = TensorType(FLOAT, graph.types[scales].shape if scales in graph.types else None)
             if scales in constants:
                 constants[name] = constants[scales].astype(np.float32)

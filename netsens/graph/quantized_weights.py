@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from netsens.graph.graph import Array, Graph, Node, TensorType
+from netsens.graph.graph import Array, Graph, Node, TensorType, free_name
 from netsens.graph.shapes import constant_type
 
 # Where an operator has a quantised weight, its scale and its zero point, and along which axis there may be several scales.
@@ -44,10 +44,10 @@ def with_dequantized_weights(graph: Graph) -> Graph:
         at, weight, scale, zero, axis = found
         key = (weight, scale, zero, axis)
         if key not in made:
-            real = _free(weight.removesuffix("_quantized") if weight.endswith("_quantized") else f"{weight}_dequantized", taken)
-            again = _free(f"{real}_requantized", taken)
+            real = free_name(weight.removesuffix("_quantized") if weight.endswith("_quantized") else f"{weight}_dequantized", taken)
+            again = free_name(f"{real}_requantized", taken)
             array = graph.constants[weight]
-            point = zero or _free(f"{real}_zero_point", taken)
+            point = zero or free_name(f"{real}_zero_point", taken)
             if not zero:
                 result.constants[point] = np.zeros(graph.constants[scale].shape, array.dtype)
                 result.types[point] = constant_type(result.constants[point])
@@ -104,10 +104,3 @@ def _scale_behind(node: Node, constants: Mapping[str, Array], consumers: Mapping
     if scales is None or scales.op != "Mul":
         return ""
     return next((i for i in scales.inputs if i in constants), "")
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "~"
-    taken.add(name)
-    return name

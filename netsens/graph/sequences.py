@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from netsens.graph.graph import Array, Dim, Graph, Node, TensorType, walk
+from netsens.graph.graph import Array, Dim, Graph, Node, TensorType, numbered_name, walk
 from netsens.graph.sequence_branches import inserted_after_branches
 
 OPERATORS = {
@@ -116,11 +116,7 @@ class _Resolver:
         return None if found is None or found.size != 1 else int(found.reshape(-1)[0])
 
     def fresh(self, base: str) -> str:
-        name, k = base, 1
-        while name in self.used:
-            name, k = f"{base}~{k}", k + 1
-        self.used.add(name)
-        return name
+        return numbered_name(base, self.used)
 
     def needed(self, outputs: Sequence[str]) -> list[Node]:
         """The scope's nodes without those over sequences, and those made here, that nobody reads."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from netsens.graph.dtypes import INT64
-from netsens.graph.graph import Graph, Node, TensorType, walk
+from netsens.graph.graph import Graph, Node, TensorType, free_name, walk
 
 
 def plainly_spelled(graph: Graph) -> Graph:
@@ -43,9 +43,7 @@ def with_whole_pads(graph: Graph) -> Graph:
     taken = graph.names()
 
     def fresh(name: str, shape: tuple[int, ...]) -> str:
-        while name in taken:
-            name += "~"
-        taken.add(name)
+        name = free_name(name, taken)
         types[name] = TensorType(INT64, shape)
         return name
 

@@ -17,6 +17,7 @@ from netsens.graph.graph import Array, Graph, TensorType, pruned, shape_text, wa
 from netsens.graph.selectors import selectors_of
 from netsens.run.feeds import Feeds, fed, fitted, symbol_lengths
 from netsens.run.finite import all_finite
+from netsens.run.parts import in_parts, rows_at_a_time
 from netsens.run.session import Program, RunOptions, Session
 
 # What builds graphs is imported where it is needed: a gradient graph that comes from the cache needs none of it.
@@ -525,12 +526,19 @@ class Model:
         given: dict[str, Any] = dict(feeds)
         if plan.cotangent is not None:
             given[plan.cotangent] = self._cotangent(plan, feeds, cotangent)
-        values = self.session(id(plan), plan.graph, feeds).run(given) if plan.results else []
-        found = dict(zip(plan.graph.outputs, values, strict=True))
-        result = {w: np.asarray(found[o]) for w, o in plan.results.items()}
+        samples = plan.samples
+        rows = None if samples is None else rows_at_a_time(samples, given, self.options)
+        result = self._gradients(plan, given) if samples is None or rows is None else in_parts(partial(self._gradients, plan), samples, given, rows)
         for name in plan.zeros:
             result[name] = np.zeros_like(self.value(name, feeds))
         return result
+
+    def _gradients(self, plan: GradientPlan, given: Mapping[str, Any]) -> dict[str, Array]:
+        """What the plan's graph gives for these inputs, and this cotangent."""
+        if not plan.results:
+            return {}
+        found = dict(zip(plan.graph.outputs, self.session(id(plan), plan.graph, given).run(given), strict=True))
+        return {w: np.asarray(found[o]) for w, o in plan.results.items()}
 
     def value(self, name: str, feeds: Mapping[str, Array]) -> Array:
         """A tensor of the model at these inputs."""

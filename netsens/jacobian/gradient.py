@@ -12,11 +12,12 @@ from netsens.graph.emit import Builder
 from netsens.graph.graph import Graph, pruned
 from netsens.graph.names import find_layer, find_wrt
 from netsens.graph.selectors import is_group, selectors_of
-from netsens.jacobian.gradient_plan import GradientPlan
+from netsens.jacobian.gradient_plan import GradientPlan, Samples
 from netsens.modes.activity import Cut, active_values, carries, cuts_between, leading_to, needed_for
 from netsens.modes.difference import difference_rule
 from netsens.modes.gradient import append_vjp, output_named
-from netsens.modes.target import Target, parse_target, select
+from netsens.modes.samplewise import batch_of
+from netsens.modes.target import Target, keeps_rows, parse_target, select
 from netsens.rules.words import rule_of
 
 
@@ -71,7 +72,21 @@ def plan_gradient(
         notes.append(f"no exact rule for {labels}: its derivative is found by finite differences.")
     kept = [*(graph.outputs if keep_outputs else ()), *results.values()]
     seed = next(iter(derivative.seeds.values()), None)
-    return GradientPlan(pruned(op.graph, list(dict.fromkeys(kept))), layer, results, zeros, notes, seed, derivative.cotangents)
+    samples = None if keep_outputs or op.differenced else samples_of(graph, layer, target, list(results), seed)
+    return GradientPlan(pruned(op.graph, list(dict.fromkeys(kept))), layer, results, zeros, notes, seed, samples, derivative.cotangents)
+
+
+def samples_of(graph: Graph, layer: str, target: Target, wrt: Sequence[str], cotangent: str | None) -> Samples | None:
+    """How the gradient of a batch is that of its samples; None where it may not be, or where nothing is won: dense layers read all their weights for each part."""
+    batch = batch_of(graph, layer)
+    if batch is None or batch.dense_bytes > 4 * batch.sample_bytes or not keeps_rows(parse_target(target), len(graph.types[layer].shape or ())):
+        return None
+    if not all(w in batch.rows or w in batch.shared for w in wrt):
+        return None
+    cut = [name for name in graph.inputs if name in batch.rows]
+    summed = [w for w in wrt if w in batch.shared]
+    added = sum(graph.constants[w].nbytes for w in summed if w in graph.constants)
+    return Samples([*cut, *([cotangent] if cotangent else [])], summed, batch.sample_bytes, added)
 
 
 def dictionary_note(graph: Graph, of: str | None, layer: str) -> list[str]:

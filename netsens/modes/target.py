@@ -48,6 +48,15 @@ def parse_target(text: str | int | Sequence[Any] | slice | None) -> Target:
         raise _no_target(text) from None
 
 
+def keeps_rows(target: Target, rank: int) -> bool:
+    """Whether a parsed target chooses the same of every row of a layer with `rank` axes."""
+    if target is None:
+        return True
+    if isinstance(target, tuple):
+        return bool(target) and ((target[0] is Ellipsis and len(target) <= rank) or (isinstance(target[0], slice) and target[0] == slice(None)))
+    return rank >= 2
+
+
 def _no_target(given: object) -> UsageError:
     return UsageError(f"The target '{given}' is not an index (3), several (0,2), a slice as NumPy writes it ([:,3]), or argmax.")
 

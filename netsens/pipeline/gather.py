@@ -15,7 +15,7 @@ from netsens.errors import NetsensError
 from netsens.graph.graph import Array
 from netsens.modes.split import specialised
 from netsens.modes.structure import structure
-from netsens.modes.target import parse_target
+from netsens.modes.target import keeps_rows, parse_target
 from netsens.pipeline.question import GradientQuestion
 from netsens.report.inputs import Sample
 from netsens.run.finite import all_finite
@@ -117,7 +117,7 @@ def _obstacle(question: GradientQuestion, sample: Sample, found: Gathering) -> s
     shape = fixed.types[plan.of].shape if plan.of in fixed.types else None
     if not shape or shape[0] != rows:
         return f"'{plan.of}' has no axis for the rows"
-    if not _keeps_rows(parse_target(question.target), len(shape)):
+    if not keeps_rows(parse_target(question.target), len(shape)):
         return "the target chooses among the rows"
     relations = structure(fixed, [plan.of], list(plan.results))
     for w in plan.results:
@@ -125,14 +125,6 @@ def _obstacle(question: GradientQuestion, sample: Sample, found: Gathering) -> s
         if relation is None or not any(f.outs == (0,) and f.ins == (0,) and f.matrix.is_identity for f in relation.factors):
             return f"rows of '{plan.of}' may depend on each other's '{w}'"
     return ""
-
-
-def _keeps_rows(target: Any, rank: int) -> bool:
-    if target is None:
-        return True
-    if isinstance(target, tuple):
-        return bool(target) and ((target[0] is Ellipsis and len(target) <= rank) or (isinstance(target[0], slice) and target[0] == slice(None)))
-    return rank >= 2
 
 
 def _mixes(question: GradientQuestion, sample: Sample, found: Gathering, others: Sequence[Sample]) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from netsens.graph.graph import Array, Graph, TensorType
-from netsens.jacobian.gradient_plan import GradientPlan
+from netsens.jacobian.gradient_plan import GradientPlan, Samples
 from netsens.run.cache import Cache, digest
 from netsens.run.channel_block import shown_block
 from netsens.run.session import Program
@@ -51,7 +51,8 @@ class KeptModel:
             return None  # kept on another machine
         shell = Graph([], list(program.inputs), list(program.outputs), {}, {name: _type(t) for name, t in about["types"].items()})
         p = about["plan"]
-        return GradientPlan(shell, p["of"], p["results"], p["zeros"], p["notes"], p["cotangent"]), program
+        samples = None if p["samples"] is None else Samples(**p["samples"])
+        return GradientPlan(shell, p["of"], p["results"], p["zeros"], p["notes"], p["cotangent"], samples), program
 
     def keep(self, question: str, plan: GradientPlan, program: Program, inputs: Mapping[str, TensorType]) -> None:
         """Keeps a plan with its program, and the model's inputs; not where a file was changed meanwhile."""
@@ -73,7 +74,8 @@ class KeptModel:
         types = {name: plan.graph.types[name] for name in (*plan.graph.inputs, *plan.graph.outputs, plan.of) if name in plan.graph.types}
         about = {
             "kind": "gradient", "model": str(self.path), "of": plan.of, "wrt": list(plan.results), "types": {k: _described(t) for k, t in types.items()},
-            "plan": {"of": plan.of, "results": dict(plan.results), "zeros": dict(plan.zeros), "notes": list(plan.notes), "cotangent": plan.cotangent},
+            "plan": {"of": plan.of, "results": dict(plan.results), "zeros": dict(plan.zeros), "notes": list(plan.notes), "cotangent": plan.cotangent,
+                     "samples": None if plan.samples is None else asdict(plan.samples)},
             "program": described,
         }  # fmt: skip
         if len(content) <= MOST_BYTES:

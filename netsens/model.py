@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from netsens.errors import InputError, NetsensWarning, RunError, ToleranceError, UsageError
-from netsens.graph.dtypes import numpy_dtype
-from netsens.graph.graph import Array, Graph, TensorType, pruned, shape_text, walk
-from netsens.graph.selectors import selectors_of
-from netsens.run.feeds import Feeds, fed, fitted, symbol_lengths
-from netsens.run.finite import all_finite
-from netsens.run.parts import in_parts, rows_at_a_time
-from netsens.run.session import Program, RunOptions, Session
+from netsens.errors import NetsensWarning, UsageError
+from netsens.graph.graph import Array, Graph, TensorType, shape_text
+from netsens.run.feeds import Feeds
+from netsens.run.gradients import gradient
+from netsens.run.model_graph import ModelGraph, read_graph
+from netsens.run.plans import Plans
+from netsens.run.session import RunOptions, Session
 
 # What builds graphs is imported where it is needed: a gradient graph that comes from the cache needs none of it.
 if TYPE_CHECKING:
@@ -27,12 +23,13 @@ if TYPE_CHECKING:
     from netsens.analyse.check import CheckReport
     from netsens.analyse.check_map import CheckedMatrix
     from netsens.analyse.inspection import Inspection
-    from netsens.jacobian.answer import Point, Prepared
+    from netsens.jacobian.answer import Point
     from netsens.jacobian.figures import Figures
     from netsens.jacobian.gradient_plan import GradientPlan
     from netsens.jacobian.plan import Plan
     from netsens.modes.target import Target
     from netsens.run.kept import KeptModel
+    from netsens.run.linear_maps import LinearMaps
 
 
 def load(
@@ -53,36 +50,15 @@ def load(
         raise UsageError(f"quantized is 'zero' or 'straight-through', and '{quantized}' was given.")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise UsageError(f"threads is a whole number from 1 on, or None for onnxruntime's own choice, and {threads!r} was given.")
-    read = partial(_read_graph, source, compute_dtype)
+    read = partial(read_graph, source, compute_dtype)
     path = Path(source) if isinstance(source, (str, Path)) else None
-    kept = _kept(path, {"quantized": quantized, "compute_dtype": compute_dtype, "provider": provider}) if cache and path is not None else None
+    kept = None
+    if cache and path is not None:
+        from netsens.run.kept import kept_for_user
+
+        kept = kept_for_user(path, {"quantized": quantized, "compute_dtype": compute_dtype, "provider": provider})
     known = kept is not None and kept.inputs is not None
     return Model(read if known else read(), RunOptions(provider, threads), path, quantized, kept)
-
-
-def _read_graph(source: str | Path | bytes | onnx.ModelProto, compute_dtype: str | None) -> Graph:
-    from netsens.graph.blocked_layout import holds_blocked_layout, without_blocked_layout
-    from netsens.graph.normal import load_graph
-    from netsens.modes.gradient_operator import without_gradient_operators
-
-    graph = without_gradient_operators(load_graph(source))
-    if holds_blocked_layout(graph):
-        from netsens.run.channel_block import channel_block
-
-        graph = without_blocked_layout(graph, channel_block())
-    if compute_dtype is not None:
-        from netsens.graph.precision import in_precision
-
-        graph = in_precision(graph, 1 if compute_dtype == "float32" else 11)
-    return graph
-
-
-def _kept(path: Path, settings: dict[str, Any]) -> KeptModel | None:
-    from netsens.run.cache import Cache, default_folder
-    from netsens.run.kept import kept_model
-
-    folder = default_folder()
-    return None if folder is None or not path.is_file() else kept_model(Cache(folder), path, settings)
 
 
 class Model:
@@ -91,74 +67,44 @@ class Model:
     def __init__(
         self, graph: Graph | Callable[[], Graph], options: RunOptions, path: Path | None = None, quantized: str = "zero", kept: KeptModel | None = None
     ) -> None:
-        self._straight_through = quantized == "straight-through"
-        self._kept = kept
-        self._read = graph if callable(graph) else None
-        if not callable(graph):
-            self.graph = self._marked(graph)
         self.path = path
-        self._observed: dict[Any, Graph] = {}
-        self.options = options
-        self._plans: dict[Any, GradientPlan] = {}
-        self._to_keep: dict[Any, Callable[[Program], None]] = {}
-        self._sessions: dict[Any, Session] = {}
-        self._prepared: dict[Any, Prepared] = {}
+        self._model = ModelGraph(graph, quantized == "straight-through", None if kept is None else kept.inputs)
+        self._plans = Plans(self._model, options, kept)
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name}: {'?' if t.shape is None else shape_text(t.shape, 'a number')}" for name, t in self.inputs.items())
         return f"<netsens.Model {'' if self.path is None else f'{self.path.name} '}({inputs})>"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What another process needs: the graph and the gradient graphs built from it. Sessions are opened anew there."""
-        graph = self.__dict__.get("graph")
-        plans = [(key[1:], plan) for key, plan in self._plans.items() if key[0] == id(graph)]
-        return {"graph": graph, "read": self._read, "path": self.path, "options": self.options, "plans": plans, "kept": self._kept,
-                "straight_through": self._straight_through}  # fmt: skip
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if state["graph"] is not None:
-            self.graph = state["graph"]
-        self._read, self.path, self.options, self._kept = state["read"], state["path"], state["options"], state["kept"]
-        self._straight_through = state["straight_through"]
-        self._observed, self._sessions, self._prepared, self._to_keep = {}, {}, {}, {}
-        self._plans = {(id(state["graph"]), *key): plan for key, plan in state["plans"]}
-
     def without_files(self) -> Model:
         """The same model for a machine that hasn't its file: the graph is read now, and what this machine has kept is left behind."""
-        assert self.graph is not None
-        self._kept = self._read = None
+        self._model.without_source()
+        self._plans.without_cache()
         return self
 
-    @cached_property
+    @property
     def graph(self) -> Graph:
         """The model in normal form; read when it is first needed, where the cache knows what was asked so far."""
-        assert self._read is not None
-        return self._marked(self._read())
+        return self._model.graph
 
-    def _marked(self, graph: Graph) -> Graph:
-        return walk(graph, lambda g: replace(g, straight_through=self._straight_through))
+    @property
+    def options(self) -> RunOptions:
+        """How onnxruntime runs what is opened from then on."""
+        return self._plans.options
+
+    @options.setter
+    def options(self, options: RunOptions) -> None:
+        self._plans.options = options
 
     @property
     def inputs(self) -> dict[str, TensorType]:
         """The model's inputs, with their types."""
-        if "graph" not in self.__dict__ and self._kept is not None and self._kept.inputs is not None:
-            return self._kept.inputs
-        return {name: self.graph.types[name] for name in self.graph.inputs}
+        return self._model.inputs
 
     def grad(
-        self,
-        inputs: Feeds | Any,
-        wrt: str | Sequence[str] = "inputs",
-        of: str | None = None,
-        target: Target = None,
-        cotangent: Any = None,
-        *,
-        per_sample: bool = False,
-        method: str = "auto",
-        memory_limit: int | None = None,
-        step: float | None = None,
+        self, inputs: Feeds | Any, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, cotangent: Any = None, *,
+        per_sample: bool = False, method: str = "auto", memory_limit: int | None = None, step: float | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> dict[str, Array]:
+    ) -> dict[str, Array]:  # fmt: skip
         """The gradient of `of` by each tensor of `wrt`, {name: array of the tensor's shape}.
 
         `inputs` are the model's inputs by name (or the one array of a model with one input). `of` is an output or a layer (default: the
@@ -175,13 +121,22 @@ class Model:
         if step is not None and method != "finite-difference":
             raise UsageError("A step is for finite differences alone: add --method finite-difference.")
         if per_sample:
-            return self._per_sample(feeds, wrt, of, target, cotangent, method, memory_limit, step, progress)
+            from netsens.run.per_sample import per_sample as each
+
+            def one(feeds: dict[str, Array], target: Target, cotangent: Any) -> dict[str, Array]:
+                return self.grad(feeds, wrt, of, target, cotangent, method=method, step=step, progress=progress)
+
+            return each(self._plans, one, feeds, wrt, of, target, cotangent, method, memory_limit)
         if method == "finite-difference":
-            return self._differences(feeds, wrt, of, target, cotangent, step, progress)
-        plan, result = self._grad_as_it_is(feeds, wrt, of, target, cotangent, method, memory_limit)
-        if not all_finite(result.values()) and all_finite([self.value(plan.of, feeds)]):
-            return self._without_unread_values(result, feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, method=method)
-        return result
+            from netsens.analyse.difference import finite_difference
+
+            differences = finite_difference(
+                self.observed(feeds), feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, options=self.options, step=step, progress=progress
+            )
+            for note in (*differences.notes, differences.sentence):
+                warnings.warn(f"note: {note}", NetsensWarning, stacklevel=2)
+            return dict(differences.gradients)
+        return gradient(self._plans, feeds, wrt, of, target, cotangent, method, memory_limit, look_again=True)
 
     def grad_of_strangers(
         self, inputs: Feeds | Any, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, cotangent: Any = None, *,
@@ -189,58 +144,7 @@ class Model:
     ) -> dict[str, Array]:  # fmt: skip
         """As `grad`, for a batch of samples that have nothing to do with each other. `grad` looks again where the result isn't finite though the output
         is; that is not done here, since one sample would change the others' gradients by it: such a sample is to be asked for alone."""
-        return self._grad_as_it_is(self.feeds(inputs), wrt, of, target, cotangent, method, memory_limit)[1]
-
-    def _grad_as_it_is(
-        self, feeds: dict[str, Array], wrt: str | Sequence[str], of: str | None, target: Target, cotangent: Any, method: str, memory_limit: int | None
-    ) -> tuple[GradientPlan, dict[str, Array]]:
-        question: dict[str, Any] = {"wrt": wrt, "of": of, "target": target, "cotangent": cotangent is not None, "method": method}
-        plan = self._planned(feeds, **question) if memory_limit is None else self._limited(feeds, memory_limit, **question)
-        for note in (*plan.notes, *plan.zeros.values()):
-            warnings.warn(note, NetsensWarning, stacklevel=3)
-        try:
-            return plan, self._run(plan, feeds, cotangent)
-        except RunError:
-            if target is not None:  # how many components there are may depend on the inputs
-                from netsens.modes.target import check_target, parse_target
-
-                check_target(self.value(plan.of, feeds).shape, parse_target(target))
-            raise
-
-    def _planned(self, feeds: Mapping[str, Array], **question: Any) -> GradientPlan:
-        """The plan, found at once where the same was asked for inputs of these shapes before; a model whose types depend on its inputs' values is asked anew."""
-        key = ("planned", *[v.shape for v in feeds.values()], *map(repr, question.values()))
-        if key not in self._plans:
-            plan = self.plan(feeds=feeds, **question)
-            if "graph" in self.__dict__ and self._unknown:
-                return plan
-            self._plans[key] = plan
-        return self._plans[key]
-
-    def _limited(self, feeds: Mapping[str, Array], memory_limit: int, **question: Any) -> GradientPlan:
-        """The plan for inputs of exactly these shapes, within the limit."""
-        from netsens.jacobian.gradient import plan_gradient
-        from netsens.jacobian.limited import within
-        from netsens.modes.split import specialised
-
-        shapes = tuple((k, v.shape) for k, v in feeds.items())
-        key = ("limited", memory_limit, shapes, *map(repr, question.values()))
-        if key not in self._plans:
-            graph = specialised(self.observed(feeds), dict(shapes))
-            plan = plan_gradient(graph, **question)
-            self._check_memory(plan, feeds, 1, memory_limit)
-            self._plans[key] = within(plan, graph, memory_limit)
-        return self._plans[key]
-
-    def _without_unread_values(self, result: dict[str, Array], feeds: dict[str, Array], *, cotangent: Any, **question: Any) -> dict[str, Array]:
-        """The gradient again, past values that aren't finite and that the layer never reads; the first result where that doesn't help."""
-        plan = self.plan(cotangent=cotangent is not None, feeds=feeds, finite_only=True, **question)
-        again = self._run(plan, feeds, cotangent)
-        if not all_finite(again.values()):
-            warnings.warn("The gradient holds NaN or infinity.", NetsensWarning, stacklevel=3)
-            return result
-        warnings.warn("Some inner values are not finite, and the layer does not read them: they are passed over.", NetsensWarning, stacklevel=3)
-        return again
+        return gradient(self._plans, self.feeds(inputs), wrt, of, target, cotangent, method, memory_limit, look_again=False)
 
     def grad_model(self, wrt: str | Sequence[str] = "inputs", of: str | None = None, target: Target = None, *, cotangent: bool = False) -> onnx.ModelProto:
         """The gradient model as plain ONNX: the model's own outputs, then `gradient/NAME` for each tensor of `wrt`. With `cotangent` it
@@ -261,7 +165,7 @@ class Model:
         input, `cotangent`. Tensors whose path is cut are named in warnings and under "zeros", and have no output. `inputs` are needed only where
         the model doesn't say how many axes a value has: a run on them shows it."""
         from netsens.graph.store import save_model
-        from netsens.jacobian.gradient_model import check_standard, cotangent_name, gradient_graph
+        from netsens.jacobian.gradient_model import check_standard, described, gradient_graph
         from netsens.report.sidecar import describe, write_gradient_model
         from netsens.run.verify import verify_file
 
@@ -275,10 +179,8 @@ class Model:
         check_standard(graph, self.graph)
         convention = "cotangent" if cotangent else "sum" if target is None else "target"
         sidecar = describe(
-            model=None if self.path is None else self.path.name, file=Path(path).name, of=plan.of, target=target, convention=convention,
-            inputs={name: _described(graph.types.get(name)) for name in graph.inputs}, outputs={name: _described(graph.types.get(name)) for name in graph.outputs},
-            gradients=plan.results, of_type=_described(graph.types.get(plan.of) or self.graph.types.get(plan.of)), cotangent=cotangent_name(plan) if cotangent else None,
-            zeros=plan.zeros, notes=plan.notes, opset=graph.opset,
+            model=None if self.path is None else self.path.name, file=Path(path).name, target=target, convention=convention,
+            **described(plan, graph, self.graph),
         )  # fmt: skip
         external = None if external_above is None else sum(a.nbytes for a in graph.constants.values()) > external_above
         write_gradient_model(path, lambda file: save_model(graph, file, external, shown=path), sidecar, lambda file: verify_file(file, self.options))
@@ -325,7 +227,7 @@ class Model:
     ) -> Point:
         """The derivative at these inputs as a linear map: `jvp`, `vjp`, `to_dense`, `to_sparse`, `as_linear_operator`. The forward pass runs once
         for all products with it."""
-        return self._linearization(self.feeds(inputs), of, wrt, target, method, second=False)
+        return self._maps.at(self.feeds(inputs), of, wrt, target, method, second=False)
 
     def hessian(
         self, inputs: Feeds | Any, of: str | None = None, wrt: str | Sequence[str] = "inputs", target: Target = None, *, mode: str = "auto",
@@ -352,7 +254,7 @@ class Model:
     ) -> Point:
         """The derivative of a single number's gradient at these inputs as a linear map, as `linearize`: by several tensors, of their gradients one after
         the other."""
-        return self._linearization(self.feeds(inputs), of, wrt, target, method, second=True)
+        return self._maps.at(self.feeds(inputs), of, wrt, target, method, second=True)
 
     def check(
         self, inputs: Feeds | Any, wrt: str | Sequence[str] = "all", of: str | None = None, target: Target = None, cotangent: Any = None, *,
@@ -404,8 +306,7 @@ class Model:
     def run(self, inputs: Feeds | Any, of: str | Sequence[str] | None = None) -> dict[str, Array]:
         """The model's outputs (or any of its values), by name."""
         names = list(self.graph.outputs) if of is None else [of] if isinstance(of, str) else list(of)
-        session = self.session(("run", tuple(names)), pruned(self.graph, names))
-        return dict(zip(names, session.run(self.feeds(inputs)), strict=True))
+        return self._plans.values(names, self.feeds(inputs))
 
     # The parts that the command line uses too -----------------------------------------------------------------------------
 
@@ -414,225 +315,28 @@ class Model:
         keep_outputs: bool = False, feeds: Mapping[str, Array] | None = None, method: str = "auto", finite_only: bool = False,
     ) -> GradientPlan:  # fmt: skip
         """The gradient graph for a question, built once."""
-        wrt = selectors_of(wrt)
-        question = (tuple(wrt), of, repr(target), cotangent, keep_outputs, method, finite_only)
-        kept = (
-            self._kept
-            if feeds is not None and (target is None or isinstance(target, (str, int))) and None not in symbol_lengths(self.inputs, feeds).values()
-            else None
-        )
-        if kept is not None:
-            key: tuple[Any, ...] = ("kept", *question)
-            if key not in self._plans:
-                found = kept.plan(repr(question))
-                if found is not None:
-                    plan, program = found
-                    self._plans[key], self._sessions[id(plan)] = plan, Session(program, self.options, lengths=self._lengths(feeds))
-            if key in self._plans:
-                return self._plans[key]
-        graph = self.graph if feeds is None else self.observed(feeds)
-        key = (id(graph), *question)
-        if key not in self._plans:
-            from netsens.jacobian.gradient import plan_gradient
-
-            plan = plan_gradient(graph, of=of, wrt=wrt, target=target, cotangent=cotangent, keep_outputs=keep_outputs, method=method, finite_only=finite_only)
-            self._plans[key] = plan
-            if kept is not None and graph is self.graph and plan.results:
-                self._keep(kept, repr(question), plan)
-        return self._plans[key]
-
-    def _keep(self, kept: KeptModel, question: str, plan: GradientPlan) -> None:
-        """Has the plan kept once its session is open, since that says what onnxruntime could load."""
-
-        def keep(program: Program) -> None:
-            kept.keep(question, plan, program, self.inputs)
-
-        self._to_keep[id(plan)] = keep
+        return self._plans.plan(feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, method=method, keep_outputs=keep_outputs, finite_only=finite_only)
 
     def observed(self, feeds: Mapping[str, Array]) -> Graph:
         """The graph with the ranks that inference could not tell, as a run on these inputs shows them. Where an If gives tensors of one rank or
         another, the graph is that of the branches which these inputs take, asked anew each time."""
-        from netsens.graph.observe import contradictions, observed, specialised
-
-        graph = self.graph
-        if contradictions(graph, feeds):
-            graph = self._symbols_apart
-        if not self._unknown:
-            return graph
-
-        def run(part: Graph, outputs: Sequence[str], given: Mapping[str, Array]) -> list[Any]:
-            return self.session(("observed", tuple(n.outputs for n in part.nodes), tuple(outputs)), pruned(part, outputs)).run(given)
-
-        branching = any(n.op == "If" and any(o in self._unknown for o in n.outputs) for n in graph.every_node())
-        seen = (specialised if branching else observed)(graph, feeds, run)
-        key = tuple(n.outputs for n in seen.nodes), tuple(t.rank for t in seen.types.values())
-        return self._observed.setdefault(key, seen)
-
-    @cached_property
-    def _symbols_apart(self) -> Graph:
-        from netsens.graph.observe import symbols_apart
-
-        return symbols_apart(self.graph)
-
-    @cached_property
-    def _unknown(self) -> set[str]:
-        from netsens.graph.observe import unknown_ranks
-
-        return set(unknown_ranks(self.graph))
-
-    def _linearization(self, feeds: dict[str, Array], of: str | None, wrt: str | Sequence[str], target: Target, method: str, second: bool) -> Point:
-        """The linear map at these inputs; its programs are built once for inputs of one shape. `second`: that of the gradient."""
-        from netsens.jacobian.answer import prepared
-
-        if method not in ("auto", "autodiff"):
-            raise UsageError(f"The method '{method}' is not auto or autodiff.")
-        shapes = tuple((k, v.shape) for k, v in feeds.items())
-        wrt = selectors_of(wrt)
-        key = (of, tuple(wrt), repr(target), method, shapes, second)
-        if key not in self._prepared or not self._prepared[key].holds(feeds):
-            self._prepared[key] = prepared(
-                self.observed(feeds), feeds, of, wrt, target, lambda g: Session(g, replace(self.options, turns=True)), method == "auto", second
-            )
-        found = self._prepared[key]
-        for note in found.notes:
-            warnings.warn(note, NetsensWarning, stacklevel=3)
-        return found.at(feeds)
+        return self._plans.observed(feeds)
 
     def session(self, key: Any, graph: Graph, feeds: Mapping[str, Array] | None = None) -> Session:
         """A session for the graph, kept under the key. The first is for inputs of the lengths of `feeds`; when others come, one for any lengths takes its place,
         so that weights that onnxruntime has packed are never held twice."""
-        lengths = self._lengths(feeds)
-        found = self._sessions.get(key)
-        if found is None:
-            self._sessions[key] = found = Session(graph, self.options, self._to_keep.pop(key, None), lengths, arrays=True)
-        elif found.lengths and found.lengths != lengths:
-            del self._sessions[key]
-            self._sessions[key] = found = found.general()
-        return found
-
-    def _lengths(self, feeds: Mapping[str, Array] | None) -> dict[str, int]:
-        """The length of each symbolic dimension of the inputs; none where two inputs contradict each other."""
-        lengths = {} if feeds is None or self.options.any_lengths else symbol_lengths(self.inputs, feeds)
-        return {k: v for k, v in lengths.items() if v} if None not in lengths.values() else {}
+        return self._plans.session(key, graph, feeds)
 
     def feeds(self, inputs: Feeds | Any) -> dict[str, Array]:
         """The inputs as arrays of the model's dtypes; raises `InputError` for one that is missing, unknown or does not fit."""
-        return fed(inputs, self.inputs, lambda: self.graph.constants)
-
-    def _run(self, plan: GradientPlan, feeds: Mapping[str, Array], cotangent: Any) -> dict[str, Array]:
-        if any(not a.size for a in feeds.values()) and not self.value(plan.of, feeds).size:
-            # A sum over nothing. onnxruntime is not asked: some of its kernels don't take what has no elements.
-            return {name: np.zeros_like(self.value(name, feeds)) for name in (*plan.results, *plan.zeros)}
-        given: dict[str, Any] = dict(feeds)
-        if plan.cotangent is not None:
-            given[plan.cotangent] = self._cotangent(plan, feeds, cotangent)
-        samples = plan.samples
-        rows = None if samples is None else rows_at_a_time(samples, given, self.options)
-        result = self._gradients(plan, given) if samples is None or rows is None else in_parts(partial(self._gradients, plan), samples, given, rows)
-        for name in plan.zeros:
-            result[name] = np.zeros_like(self.value(name, feeds))
-        return result
-
-    def _gradients(self, plan: GradientPlan, given: Mapping[str, Any]) -> dict[str, Array]:
-        """What the plan's graph gives for these inputs, and this cotangent."""
-        if not plan.results:
-            return {}
-        found = dict(zip(plan.graph.outputs, self.session(id(plan), plan.graph, given).run(given), strict=True))
-        return {w: np.asarray(found[o]) for w, o in plan.results.items()}
+        return self._model.feeds(inputs)
 
     def value(self, name: str, feeds: Mapping[str, Array]) -> Array:
         """A tensor of the model at these inputs."""
-        if name in feeds:
-            return feeds[name]
-        if name in self.graph.constants:
-            return self.graph.constants[name]
-        return self.run(feeds, name)[name]
+        return self._plans.value(name, feeds)
 
-    def _differences(
-        self, feeds: dict[str, Array], wrt: str | Sequence[str], of: str | None, target: Target, cotangent: Any, step: float | None,
-        progress: Callable[[int, int], None] | None,
-    ) -> dict[str, Array]:  # fmt: skip
-        """The gradient by finite differences of the whole model, with what they say of their own error."""
-        from netsens.analyse.difference import finite_difference
+    @cached_property
+    def _maps(self) -> LinearMaps:
+        from netsens.run.linear_maps import LinearMaps
 
-        found = finite_difference(
-            self.observed(feeds), feeds, wrt=wrt, of=of, target=target, cotangent=cotangent, options=self.options, step=step, progress=progress
-        )
-        for note in (*found.notes, found.sentence):
-            warnings.warn(f"note: {note}", NetsensWarning, stacklevel=3)
-        return dict(found.gradients)
-
-    def _check_memory(self, plan: GradientPlan, feeds: Mapping[str, Array], samples: int, limit: int | None) -> None:
-        """Raises `ToleranceError` where the gradients alone would take more than the user allows."""
-        if limit is None:
-            return
-        needed = sum(self.value(w, feeds).nbytes * (samples if w in self.graph.constants else 1) for w in plan.results)
-        if needed > limit:
-            raise ToleranceError(f"The gradients take {needed:,} bytes and the memory limit is {limit:,}; narrow --wrt, or raise --memory-limit.")
-
-    def _cotangent(self, plan: GradientPlan, feeds: Mapping[str, Array], cotangent: Any) -> Array:
-        if isinstance(cotangent, Mapping):
-            if list(cotangent) != [plan.of]:
-                raise InputError(f"The cotangent is for '{plan.of}', and {', '.join(map(repr, cotangent))} was given.")
-            cotangent = cotangent[plan.of]
-        known = plan.graph.types.get(plan.of) or self.graph.types.get(plan.of)
-        lengths = symbol_lengths(self.inputs, feeds)
-        shape = tuple(lengths.get(d, d) if isinstance(d, str) else d for d in known.shape) if known and known.shape is not None else None
-        if shape is None or not all(isinstance(d, int) for d in shape):
-            shape = self.value(plan.of, feeds).shape
-        return fitted(f"cotangent of {plan.of}", cotangent, TensorType(known.dtype if known else 1, shape))
-
-    def _per_sample(
-        self,
-        feeds: dict[str, Array],
-        wrt: str | Sequence[str],
-        of: str | None,
-        target: Target,
-        cotangent: Any,
-        method: str,
-        memory_limit: int | None,
-        step: float | None,
-        progress: Callable[[int, int], None] | None,
-    ) -> dict[str, Array]:
-        sizes = {array.shape[0] for array in feeds.values() if array.ndim}
-        if len(sizes) != 1:
-            raise UsageError("--per-sample needs inputs that share their first axis, the batch.")
-        (count,) = sizes
-        if method == "finite-difference":
-            from netsens.graph.names import find_layer
-
-            layer = find_layer(self.graph, of)
-        else:
-            known = self.plan(wrt=wrt, of=of, target=target, cotangent=target is None, feeds=feeds, method=method)
-            self._check_memory(known, feeds, count, memory_limit)
-            layer = known.of
-        dynamic = all(not isinstance((t.shape or (None,))[0], int) for t in self.inputs.values() if t.shape != ())
-        y = self.value(layer, feeds) if not dynamic or cotangent is not None else None
-        rows = []
-        for k in range(count):
-            if dynamic:
-                alone = {name: array[k : k + 1] if array.ndim else array for name, array in feeds.items()}
-                share = None if cotangent is None else np.asarray(cotangent)[k : k + 1]
-                rows.append(self.grad(alone, wrt, of, target, share, method=method, step=step, progress=progress))
-                continue
-            if target is not None:
-                raise UsageError("The model's batch size is fixed: --per-sample then takes a --cotangent, not a --target.")
-            assert y is not None
-            mask = np.zeros_like(y)
-            mask[k] = 1 if cotangent is None else np.asarray(cotangent)[k]
-            rows.append(self.grad(feeds, wrt, of, None, mask, method=method, step=step, progress=progress))
-        if not rows:
-            whole = self.grad(feeds, wrt, of, target, cotangent, method=method, step=step, progress=progress)
-            return {name: np.zeros((0, *g.shape), g.dtype) if name in self.graph.constants else g for name, g in whole.items()}
-        result: dict[str, Array] = {}
-        for name in rows[0]:
-            parts = [row[name] for row in rows]
-            result[name] = np.stack(parts) if name in self.graph.constants else np.concatenate(parts) if dynamic else np.sum(parts, axis=0)
-        return result
-
-
-def _described(type_: TensorType | None) -> dict[str, Any]:
-    """A type as JSON has it: a symbolic dimension is its name, an unknown one null."""
-    if type_ is None or not type_.dtype:
-        return {"dtype": None, "shape": None}
-    return {"dtype": numpy_dtype(type_.dtype).name, "shape": None if type_.shape is None else list(type_.shape)}
+        return LinearMaps(self._plans)

@@ -150,7 +150,6 @@ class Question:
 def run_one(pending: PendingSample, question: Question, destination: str, format_: str | None, summary: str | None, plot: str | None, say: Messages) -> int:
     """Computes, writes and sums up a single sample."""
     from netsens.report.outputs import NOTHING, STANDARD_OUTPUT, output_path, write_arrays
-    from netsens.report.plot import plot_array
     from netsens.report.progress import Progress
     from netsens.report.render import default_kind, render
     from netsens.report.summary import tensor_rows
@@ -171,6 +170,8 @@ def run_one(pending: PendingSample, question: Question, destination: str, format
     if kind != "none" and not (stream is sys.stderr and (say.quiet or summary is None)):
         render(tensor_rows(arrays, sample.features), kind, stream)  # type: ignore[arg-type]
     if plot:
+        from netsens.report.plot import plot_array
+
         name, array = next(iter(arrays.items()))
         plot_array(plot, name, array, input_array=sample.arrays.get(name), features=sample.features.get(name))
         say.note(f"drew the gradient by '{name}' in {plot}.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from netsens.errors import RuleError
-from netsens.graph.graph import Graph
+from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.graph import Graph, TensorType
 from netsens.graph.stock import plainly_spelled
 from netsens.jacobian.gradient_plan import GradientPlan
 
@@ -25,6 +28,28 @@ def cotangent_name(plan: GradientPlan) -> str:
         name = f"{COTANGENT}_{k}"
         k += 1
     return name
+
+
+def described(plan: GradientPlan, graph: Graph, original: Graph) -> dict[str, Any]:
+    """What the gradient model, `graph`, says of itself: its inputs and outputs with their types, which output holds which gradient, and what has none."""
+    return {
+        "of": plan.of,
+        "inputs": {name: _type(graph.types.get(name)) for name in graph.inputs},
+        "outputs": {name: _type(graph.types.get(name)) for name in graph.outputs},
+        "gradients": plan.results,
+        "of_type": _type(graph.types.get(plan.of) or original.types.get(plan.of)),
+        "cotangent": None if plan.cotangent is None else cotangent_name(plan),
+        "zeros": plan.zeros,
+        "notes": plan.notes,
+        "opset": graph.opset,
+    }
+
+
+def _type(type_: TensorType | None) -> dict[str, Any]:
+    """A type as JSON has it: a symbolic dimension is its name, an unknown one null."""
+    if type_ is None or not type_.dtype:
+        return {"dtype": None, "shape": None}
+    return {"dtype": numpy_dtype(type_.dtype).name, "shape": None if type_.shape is None else list(type_.shape)}
 
 
 def check_standard(graph: Graph, original: Graph) -> None:

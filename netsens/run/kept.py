@@ -16,7 +16,7 @@ import numpy as np
 
 from netsens.graph.graph import Array, Graph, TensorType
 from netsens.jacobian.gradient_plan import GradientPlan, Samples
-from netsens.run.cache import Cache, digest
+from netsens.run.cache import Cache, default_folder, digest
 from netsens.run.channel_block import shown_block
 from netsens.run.session import Program
 
@@ -80,6 +80,12 @@ class KeptModel:
         }  # fmt: skip
         if len(content) <= MOST_BYTES:
             self.cache.put(digest("plan", self.key, question), about, content)
+
+
+def kept_for_user(path: Path, settings: Mapping[str, Any]) -> KeptModel | None:
+    """What the user's own cache knows of this file under these settings; None where there is no cache, or no file."""
+    folder = default_folder()
+    return None if folder is None or not path.is_file() else kept_model(Cache(folder), path, settings)
 
 
 def kept_model(cache: Cache, path: Path, settings: Mapping[str, Any]) -> KeptModel | None:

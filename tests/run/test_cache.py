@@ -83,8 +83,8 @@ def test_questions_are_told_apart(tmp_path: Path, folder: Path) -> None:
 
 # Each takes longer to import than a small model takes to run: what builds, what reads or writes other files, what draws on a terminal.
 NOT_NEEDED = (
-    "onnx", "google.protobuf", "ml_dtypes", "netsens.graph.emit", "netsens.graph.normal", "netsens.graph.names", "netsens.graph.shapes", "netsens.jacobian.gradient",
-    "netsens.modes", "netsens.rules", "netsens.analyse", "netsens.pipeline", "netsens.report.images", "netsens.report.tables", "netsens.report.rows", "fractions",
+    "onnx", "google.protobuf", "ml_dtypes", "netsens.graph.emit", "netsens.graph.normal", "netsens.graph.names", "netsens.graph.shapes", "netsens.graph.read", "netsens.jacobian.gradient",
+    "netsens.modes", "netsens.rules", "netsens.analyse", "netsens.pipeline", "netsens.report.images", "netsens.report.tables", "netsens.report.rows", "netsens.report.plot", "fractions",
     "hashlib", "zipfile", "shutil", "csv", "multiprocessing", "concurrent.futures", "asyncio", "rich", "PIL", "scipy", "matplotlib", "importlib.metadata",
 )  # fmt: skip
 

@@ -99,7 +99,15 @@ def lstm_steps(parts: Recurrence) -> Steps:
 
         def step(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
             h, c = states
-            i, o, forget, new = in_parts(body, slices[0] + body.MatMul(h, body.value(r.name)), 4)
+            sums = slices[0] + body.MatMul(h, body.value(r.name))
+            if p is None and not coupled:
+                # [B, 4 H] -> [B, 3 H], [B, H]
+                gates, new = body.Split(sums, body.constant([3 * parts.hidden, parts.hidden]), axis=-1, outputs=2)
+                i, o, forget = in_parts(body, f(body, parts.clipped(body, gates)), 3)
+                new = g(body, parts.clipped(body, new))
+                c = forget * c + i * new
+                return [o * h_of(body, c), c], [i, o, forget, new]
+            i, o, forget, new = in_parts(body, sums, 4)
             if p is not None:
                 i, forget = i + body.value(p[0].name) * c, forget + body.value(p[2].name) * c
             i = f(body, parts.clipped(body, i))

@@ -14,12 +14,13 @@ from netsens.run.session import PROVIDERS, RunOptions, providers
 
 
 def rows_at_a_time(samples: Samples, given: Mapping[str, Array], options: RunOptions) -> int | None:
-    """How many samples of the batch to compute at a time; None for all of them. A GPU wants them all."""
+    """How many samples of the batch to compute at a time; None for all of them. A GPU wants them all. Where not a bit may depend on how inputs come, nor does this on
+    how many threads there are."""
     counts = {given[name].shape[0] for name in samples.inputs if name in given and given[name].ndim}
     if len(counts) != 1 or counts == {1} or providers(options.provider) != [PROVIDERS["cpu"]]:
         return None
     (count,) = counts
-    rows = samples.rows(count, options.threads or os.cpu_count() or 1)
+    rows = samples.rows(count, 1 if options.any_lengths else options.threads or os.cpu_count() or 1)
     return rows if 0 < rows < count else None
 
 

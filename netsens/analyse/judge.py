@@ -142,7 +142,7 @@ class Judge:
             return
         try:
             op = Builder(self.function.copy())
-            op.fallback = difference_rule
+            op.derivative.fallback = difference_rule
             derivative = append_jvp(op.graph, [of], moving, op=op)
             if of not in derivative.results:
                 return

@@ -10,10 +10,11 @@ import numpy as np
 from netsens.graph.shapes import known, same_shape
 
 if TYPE_CHECKING:
-    from netsens.graph.emit import Builder, Value
+    from netsens.graph.emitter import Emitter
+    from netsens.graph.value import Value
 
 
-def unexpanded(op: Builder, name: str, inputs: list[Value | None]) -> list[Value | None]:
+def unexpanded(op: Emitter, name: str, inputs: list[Value | None]) -> list[Value | None]:
     """The operands, without an Expand to a shape that another operand has anyway: broadcasting does the same and copies nothing."""
     if name not in ("Add", "Sub", "Mul", "Div", "Where"):
         return inputs
@@ -29,7 +30,7 @@ def unexpanded(op: Builder, name: str, inputs: list[Value | None]) -> list[Value
 
 def _is_number(value: Value, number: float) -> bool:
     constant = value.constant
-    if constant is not None and constant.dtype.kind == "f" and value.name not in value.op._literals:
+    if constant is not None and constant.dtype.kind == "f" and value.name not in value.op.literals:
         return False  # a parameter that happens to have this value must stay visible to a derivative by it
     return constant is not None and constant.size == 1 and constant.dtype.kind in "fiu" and bool(constant.reshape(-1)[0] == number)
 
@@ -38,7 +39,7 @@ def _keeps_shape(constant: Value, other: Value) -> bool:
     return constant.rank <= other.rank
 
 
-def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attributes: dict[str, Any]) -> Value | None:
+def simplified(op: Emitter, name: str, inputs: Sequence[Value | None], attributes: dict[str, Any]) -> Value | None:
     """The value that a node would equal, where it need not be emitted."""
     if not inputs or inputs[0] is None:
         return None
@@ -58,7 +59,7 @@ def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attribute
                 return x
             if _is_number(x, 0) and _keeps_shape(x, y):
                 return y
-            if same_shape(x.type.shape, y.type.shape) and not op.finite_only:
+            if same_shape(x.type.shape, y.type.shape) and not op.derivative.finite_only:
                 return _swish(op, x, y) or _swish(op, y, x)
         case "Sub" if y is not None and x.type.shape is not None and y.type.shape is not None:
             if _is_number(y, 0) and _keeps_shape(y, x):
@@ -67,9 +68,9 @@ def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attribute
                 return op.Neg(y)
         case "Div" if y is not None and x.type.shape is not None and y.type.shape is not None and _is_number(y, 1) and _keeps_shape(y, x):
             return x
-        case "Where" if y is not None and y.name in op.rectified and inputs[2] is not None and _is_number(inputs[2], 0):
+        case "Where" if y is not None and y.name in op.derivative.rectified and inputs[2] is not None and _is_number(inputs[2], 0):
             node = op.producer(x)
-            if node is not None and node.op == "Greater" and node.inputs[0] == op.rectified[y.name] and _is_number(op.value(node.inputs[1]), 0):
+            if node is not None and node.op == "Greater" and node.inputs[0] == op.derivative.rectified[y.name] and _is_number(op.value(node.inputs[1]), 0):
                 return y
         case "Neg":
             node = op.producer(x)
@@ -115,13 +116,13 @@ def simplified(op: Builder, name: str, inputs: Sequence[Value | None], attribute
     return None
 
 
-def _factors(op: Builder, value: Value) -> tuple[str, str] | None:
+def _factors(op: Emitter, value: Value) -> tuple[str, str] | None:
     """The two values whose product a value is."""
     node = op.producer(value)
     return None if node is None or node.op != "Mul" or node.domain else (node.inputs[0], node.inputs[1])
 
 
-def _swish(op: Builder, direct: Value, through: Value) -> Value | None:
+def _swish(op: Emitter, direct: Value, through: Value) -> Value | None:
     """The two ways back from x * Sigmoid(x), g * s and (g * x) * (s * (1 - s)), as g * (s * (1 + x - x * s)): four passes instead of six."""
     outer, inner = _factors(op, direct), _factors(op, through)
     if outer is None or inner is None:

@@ -53,8 +53,8 @@ def plan_gradient(
     if lost:
         notes.append(lost)
     op = Builder(graph.copy())
-    op.fallback = difference_rule if method == "auto" else None
-    op.finite_only = finite_only
+    op.derivative.fallback = difference_rule if method == "auto" else None
+    op.derivative.finite_only = finite_only
     y = op.value(layer)
     if target is not None:
         y = select(op, y, parse_target(target))
@@ -67,12 +67,12 @@ def plan_gradient(
     if target is None and not cotangent:
         notes += constant_sum_note(graph, layer)
     notes += quantised_note(graph, reached)
-    if op.differenced:
-        labels = ", ".join(dict.fromkeys(node.label for node in op.differenced))
+    if op.derivative.differenced:
+        labels = ", ".join(dict.fromkeys(node.label for node in op.derivative.differenced))
         notes.append(f"no exact rule for {labels}: its derivative is found by finite differences.")
     kept = [*(graph.outputs if keep_outputs else ()), *results.values()]
     seed = next(iter(derivative.seeds.values()), None)
-    samples = None if keep_outputs or op.differenced else samples_of(graph, layer, target, list(results), seed)
+    samples = None if keep_outputs or op.derivative.differenced else samples_of(graph, layer, target, list(results), seed)
     return GradientPlan(pruned(op.graph, list(dict.fromkeys(kept))), layer, results, zeros, notes, seed, samples, derivative.cotangents)
 
 

@@ -162,11 +162,11 @@ class Linearizer:
 
     def _builder(self) -> Builder:
         op = Builder(self.graph.copy())
-        op.fallback = difference_rule if self.fallback else None
+        op.derivative.fallback = difference_rule if self.fallback else None
         return op
 
     def _note(self, op: Builder) -> None:
-        self.differenced = list(dict.fromkeys([*self.differenced, *(node.label for node in op.differenced)]))
+        self.differenced = list(dict.fromkeys([*self.differenced, *(node.label for node in op.derivative.differenced)]))
 
     def _side(self, program: LinearProgram) -> Side:
         return Side(program, self.load, cost_of(program.linear))

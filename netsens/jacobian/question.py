@@ -84,7 +84,7 @@ def gradient_question(question: Question, fallback: bool = True) -> tuple[Questi
         size = "x".join(map(str, shape))
         raise UsageError(f"A Hessian is of a single number, and '{question.layer}' has shape {size}; choose one component with --target.")
     op = Builder(question.graph.copy())
-    op.fallback = difference_rule if fallback else None
+    op.derivative.fallback = difference_rule if fallback else None
     derivative = append_vjp(op.graph, question.of, question.wrt, ones=True, op=op)
     names = tuple(w for w in question.wrt if w in derivative.results)
     gradients = [op.value(derivative.results[w]) for w in names]

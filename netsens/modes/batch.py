@@ -94,7 +94,7 @@ def batched(graph: Graph, seeds: Sequence[str], directions: int | None = None) -
     target.inputs = [i for i in graph.inputs if i not in seeds]
     target.types.update({i: graph.types.get(i, TensorType(0)) for i in target.inputs})
     op = Builder(target, "batch")
-    op._used |= graph.names()
+    op.take(graph.names())
     found: dict[str, Value] = {}
     lead = DIRECTIONS if directions is None else directions
     for seed in seeds:

@@ -67,9 +67,9 @@ def expanded(op: Builder, rule: Rule, n: NodeView) -> tuple[list[Node], Sequence
 def require_rule(op: Builder, node: Node) -> Rule:
     """The operator's rule (or the fallback's), or an error that says why it has none."""
     rule = rule_of(node)
-    if rule is None and op.fallback is not None:
-        op.differenced.append(node)
-        return op.fallback(node)
+    if rule is None and op.derivative.fallback is not None:
+        op.derivative.differenced.append(node)
+        return op.derivative.fallback(node)
     if rule is None:
         raise UnsupportedError(f"{node.label} has no derivative rule; --method auto finds its derivative by finite differences.")
     if rule.status == "refused":

@@ -35,11 +35,11 @@ def append_vjp(graph: Graph, of: str, wrt: Sequence[str], *, seed: Value | None 
         seed = op.full_like(y, 1.0) if ones else op.input(op.fresh(f"cotangent/{of}"), y.type, linear=True, like=y)
         if not ones:
             seeds[of] = seed.name
-    op.exposed = _moved_to(op.graph, [of])
-    op.instead = {}
+    op.derivative.exposed = _moved_to(op.graph, [of])
+    op.derivative.instead = {}
     found = pull(op, list(op.graph.nodes), {of: seed}, active_values(op.graph, wrt))
-    op.graph.nodes = computed_once(op.graph.nodes, op.instead)
-    op.instead = None
+    op.graph.nodes = computed_once(op.graph.nodes, op.derivative.instead)
+    op.derivative.instead = None
     return Derivative(op.graph, seeds, {w: found[w].name for w in wrt if w in found}, {v: g.name for v, g in found.items()})
 
 
@@ -74,7 +74,7 @@ def append_jvp(graph: Graph, of: Sequence[str], wrt: Sequence[str], *, op: Build
     """Forward mode: the tangent of each `wrt` is a new graph input of its shape."""
     op = op or Builder(graph.copy())
     tangents = {w: op.input(op.fresh(f"tangent/{w}"), op.value(w).type, linear=True, like=op.value(w)) for w in wrt}
-    op.exposed = _moved_to(op.graph, of)
+    op.derivative.exposed = _moved_to(op.graph, of)
     found = push(op, list(op.graph.nodes), tangents)
     return Derivative(op.graph, {w: t.name for w, t in tangents.items()}, {y: found[y].name for y in of if y in found})
 

@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from netsens.graph.dtypes import INT64, numpy_dtype
-from netsens.graph.emit import NEVER_SHARED
+from netsens.graph.emitted import NEVER_SHARED
 from netsens.graph.graph import Graph, Node, TensorType, pruned
 
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}  # they hand on the memory of what they read

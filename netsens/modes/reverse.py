@@ -23,13 +23,13 @@ SUBGRAPH_VJPS: dict[str, SubgraphVjp] = {}
 
 def pull(op: Builder, nodes: Sequence[Node], cotangents: Mapping[str, Value], active: set[str]) -> dict[str, Value]:
     """The cotangents of all `active` values that `cotangents` reach backwards through `nodes`."""
-    if op.finite_only:
-        op.pulled.update(g.name for g in cotangents.values())
-    around, op.active = op.active, active
+    if op.derivative.finite_only:
+        op.derivative.pulled.update(g.name for g in cotangents.values())
+    around, op.derivative.active = op.derivative.active, active
     try:
         return _pull(op, nodes, {name: [g] for name, g in cotangents.items()}, active)
     finally:
-        op.active = around
+        op.derivative.active = around
 
 
 def _pull(op: Builder, nodes: Sequence[Node], sums: dict[str, list[Value]], active: set[str]) -> dict[str, Value]:
@@ -74,7 +74,7 @@ def _total(op: Builder, sums: dict[str, list[Value]], name: str) -> Value | None
 
 def pull_node(op: Builder, rule: Rule, n: NodeView, cotangents: Sequence[Value | None], active: set[str]) -> Iterable[tuple[str, Value]]:
     """The cotangents that one node gives to the values it reads, as (name, cotangent) pairs."""
-    if op.finite_only:
+    if op.derivative.finite_only:
         finite = replace(n, inputs=tuple(x and op.finite(x) for x in n.inputs), outputs=tuple(y and op.finite(y) for y in n.outputs))
         names = {f.name: x.name for f, x in zip(finite.inputs, n.inputs, strict=True) if f is not None and x is not None}
         return [(names.get(name, name), g) for name, g in _pull_by_rule(op, rule, finite, cotangents)]

@@ -43,7 +43,7 @@ elementwise("Erf", lambda op, x, y: (2 / math.sqrt(math.pi)) * op.Exp(-(x * x)))
 def _sigmoid(op: Builder, x: Value, y: Value) -> Value:
     """The probabilities that a model ends with are often tiny, and runtimes keep but their absolute accuracy (onnxruntime gives 0 below -18): there
     e^-|x| / (1 + e^-|x|)^2 keeps the digits that y (1 - y) has lost. Within the model nothing would show of them, and y is cheaper."""
-    if y.name not in op.exposed:
+    if y.name not in op.derivative.exposed:
         return y * (1 - y)
     e = op.Exp(-op.Abs(x))
     d = 1 + e

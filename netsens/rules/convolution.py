@@ -143,7 +143,7 @@ def along_output(op: Builder, y: Value, g: Value) -> Value | None:
     """The sum of g * y over all but the channels, [M], where y is what a Conv gives whose weight's gradient is wanted anyway: that gradient times the weight is
     the same sum, so y itself need not be kept, and onnxruntime can fuse the Conv with what follows it. None for any other y."""
     node = op.producer(y)
-    if node is None or node.op != "Conv" or node.domain or node.inputs[1] not in op.active or y.linear:
+    if node is None or node.op != "Conv" or node.domain or node.inputs[1] not in op.derivative.active or y.linear:
         return None
     n = view(op, node, [True] * len(node.inputs))
     weight, bias = n.inputs[1], n.input(2)

@@ -9,9 +9,9 @@ import numpy as np
 
 from netsens.errors import RuleError
 from netsens.graph.dtypes import INT64
-from netsens.graph.emit import Builder, Value, same_shape
+from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Dim
-from netsens.graph.shapes import broadcast, broadcast_dim
+from netsens.graph.shapes import broadcast, broadcast_dim, same_shape
 from netsens.rules.placement import positions
 from netsens.rules.words import NodeView, bilinear, jvp, transpose
 

@@ -65,7 +65,7 @@ def max_pool_reverse(op: Builder, n: NodeView, g: Value | None, indices: Value |
         return spread.cropped(_back_to_maxima(op, spread.x, n.y, g, spread.windows))
     # A Relu gives back only what is positive, and a maximum is at the place it came from: seen here there are fewer of them.
     back = spread.cropped(_back_to_maxima(op, spread.x, n.y, op.Where(n.y > 0.0, g, 0.0), spread.windows))
-    op.rectified[back.name] = n.x.name
+    op.derivative.rectified[back.name] = n.x.name
     return back
 
 

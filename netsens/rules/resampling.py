@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from netsens.errors import UnsupportedError
-from netsens.graph.emit import Builder, Value, same_shape
+from netsens.graph.emit import Builder, Value
+from netsens.graph.shapes import same_shape
 from netsens.rules.words import NodeView, jvp, transpose
 
 _KEPT = ("mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "antialias")

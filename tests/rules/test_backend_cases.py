@@ -126,7 +126,7 @@ class Function:
             return None
         if w not in self._gradients:
             op = Builder(self.graph.copy())
-            op.finite_only = bool((self.u == 0).any())  # what isn't finite is not read
+            op.derivative.finite_only = bool((self.u == 0).any())  # what isn't finite is not read
             reverse = append_vjp(op.graph, self.of, [w], op=op)
             self._gradients[w] = (reverse.seeds[self.of], _runner(reverse.graph, list(reverse.results.values()))) if reverse.results else None
         if self._gradients[w] is None:

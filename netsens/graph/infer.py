@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from netsens.errors import RuleError
 from netsens.graph.graph import Array, Dim, Graph, Node, TensorType, walk
 from netsens.graph.infer_layout import FORMULAS as LAYOUT
+from netsens.graph.infer_mistaken import FORMULAS as MISTAKEN
+from netsens.graph.infer_mistaken import is_mistaken
 from netsens.graph.infer_values import FORMULAS as VALUES
 from netsens.graph.infer_values import LEARNED
 from netsens.graph.infer_windows import FORMULAS as WINDOWS
@@ -21,14 +23,12 @@ if TYPE_CHECKING:
     import onnx
 
 _SMALL = 1024  # bytes of a constant that shape inference may want to see
-FORMULAS = {**VALUES, **LAYOUT, **WINDOWS}
+FORMULAS = {**VALUES, **LAYOUT, **WINDOWS, **MISTAKEN}
+_NOBODYS = "nobodys"
 
 
 def onnx_types(graph: Graph) -> dict[str, TensorType]:
     """The type of every value, in subgraphs too, that ONNX's own inference can tell. Weights are not looked at."""
-    import onnx
-    from onnx import shape_inference
-
     light = replace(graph, constants={}, inputs=list(graph.inputs), types=dict(graph.types))
     for name, array in graph.constants.items():
         if array.nbytes <= _SMALL:
@@ -37,7 +37,22 @@ def onnx_types(graph: Graph) -> dict[str, TensorType]:
             light.inputs.append(name)
             light.types[name] = constant_type(array)
     light = walk(light, _without_promises)
-    proto, _ = model_proto(light)
+    found = _asked(light)
+    mistaken: set[str] = set()
+
+    def look(g: Graph) -> Graph:
+        mistaken.update(n.outputs[0] for n in g.nodes if is_mistaken(n, found.get(n.outputs[0]), g.constants))
+        return g
+
+    walk(light, look)
+    return _asked(walk(light, lambda g: _hidden(g, mistaken))) if mistaken else found
+
+
+def _asked(graph: Graph) -> dict[str, TensorType]:
+    import onnx
+    from onnx import shape_inference
+
+    proto, _ = model_proto(graph)
     try:
         inferred = shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     except Exception:  # ONNX's inference raises a bare RuntimeError on models that it takes for broken; run time will tell
@@ -55,6 +70,12 @@ def onnx_types(graph: Graph) -> dict[str, TensorType]:
 
     collect(inferred.graph)
     return found
+
+
+def _hidden(graph: Graph, outputs: set[str]) -> Graph:
+    """The graph with the nodes of these outputs in a domain of which ONNX's inference knows nothing."""
+    nodes = [replace(node, domain=_NOBODYS) if node.outputs and node.outputs[0] in outputs else node for node in graph.nodes]
+    return replace(graph, nodes=nodes, domains={**graph.domains, _NOBODYS: 1})
 
 
 def _without_promises(graph: Graph) -> Graph:

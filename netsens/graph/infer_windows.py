@@ -16,8 +16,11 @@ def _windows(types: Sequence[TensorType], attributes: dict[str, Any], constants:
     """Convolutions and pools; those over static shapes are left to ONNX, whose word on rounding counts."""
     x = shape_of(types[0])
     spatial, convolution = x[2:], len(types) > 1
-    kernel: list[Any] = list(shape_of(types[1])[2:]) if convolution else list(attributes["kernel_shape"])
-    if all(isinstance(d, int) for d in spatial) or not all(isinstance(k, int) for k in kernel):
+    dtype = INT32 if types[0].dtype in (UINT8, INT8) and convolution else types[0].dtype
+    kernel: list[Any] = list(attributes.get("kernel_shape") or shape_of(types[1])[2:])
+    if not all(isinstance(k, int) for k in kernel):
+        return [TensorType(dtype, (x[0], shape_of(types[1])[0], *(None for _ in kernel)))]
+    if all(isinstance(d, int) for d in spatial):
         return None
     rank, mode = len(spatial), attributes.get("auto_pad", "NOTSET")
     strides, dilations = attributes.get("strides") or [1] * rank, attributes.get("dilations") or [1] * rank
@@ -36,14 +39,17 @@ def _windows(types: Sequence[TensorType], attributes: dict[str, Any], constants:
             # floor((size + pads - extent) / stride) + 1
             dims.append(dim_of(quotient(size + (pads[k] + pads[rank + k] - extent + strides[k]), strides[k])))
     channels = shape_of(types[1])[0] if convolution else x[1]
-    result = TensorType(INT32 if types[0].dtype in (UINT8, INT8) and convolution else types[0].dtype, (x[0], channels, *dims))
+    result = TensorType(dtype, (x[0], channels, *dims))
     return [result, replace(result, dtype=INT64)][: 1 if convolution else 2]
 
 
 def _transposed_windows(types: Sequence[TensorType], attributes: dict[str, Any], constants: Sequence[Array | None]) -> list[TensorType] | None:
     x, w = shape_of(types[0]), shape_of(types[1])
     rank, kernel = len(x) - 2, w[2:]
-    if all(isinstance(d, int) for d in x[2:]) or attributes.get("output_shape") or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+    channels = product([w[1], attributes.get("group", 1)])
+    if attributes.get("output_shape"):
+        return [TensorType(types[0].dtype, (x[0], channels, *attributes["output_shape"][-rank:]))]
+    if all(isinstance(d, int) for d in x[2:]) or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return None
     strides, dilations = attributes.get("strides") or [1] * rank, attributes.get("dilations") or [1] * rank
     pads, more = attributes.get("pads") or [0] * 2 * rank, attributes.get("output_padding") or [0] * rank
@@ -54,7 +60,7 @@ def _transposed_windows(types: Sequence[TensorType], attributes: dict[str, Any],
             return None
         # (size - 1) * stride + extent - pads
         dims.append(dim_of(size * strides[k] - strides[k] + (window - 1) * dilations[k] + 1 + more[k] - pads[k] - pads[rank + k]))
-    return [TensorType(types[0].dtype, (x[0], product([w[1], attributes.get("group", 1)]), *dims))]
+    return [TensorType(types[0].dtype, (x[0], channels, *dims))]
 
 
 def _unpooled(types: Sequence[TensorType], attributes: dict[str, Any], constants: Sequence[Array | None]) -> list[TensorType] | None:

@@ -14,6 +14,8 @@ from netsens.graph.dtypes import FLOAT
 from netsens.graph.graph import Array, Graph, Node, TensorType, free_name, walk
 
 TARGET_OPSET = 21
+POOLS = ("MaxPool", "AveragePool", "LpPool")
+EXACT_POOLS = 22  # from here on ONNX's shape inference leaves out, as onnxruntime does at any opset, a pool's last window that would begin beyond the image
 
 
 class Lift:
@@ -78,7 +80,35 @@ Rewrite = Callable[[Node, Lift], Node]
 
 
 def upgrade(graph: Graph) -> Graph:
-    """The graph at opset 21, or at its own where that is newer."""
+    """The graph at opset 21, or at its own where that is newer; at 22 where the older shape inference would count windows that aren't there."""
+    graph = _lifted(graph)
+    if graph.opset == EXACT_POOLS - 1 and _may_leave_out_windows(graph):
+        graph = walk(graph, lambda g: replace(g, opset=EXACT_POOLS))
+    return graph
+
+
+def _may_leave_out_windows(graph: Graph) -> bool:
+    """Whether a pool that rounds up may have a last window that begins beyond the image, inside subgraphs too."""
+    found: list[bool] = []
+
+    def visit(g: Graph) -> Graph:
+        found.extend(_leaves_out(node) for node in g.nodes if node.op in POOLS and not node.domain)
+        return g
+
+    walk(graph, visit)
+    return any(found)
+
+
+def _leaves_out(node: Node) -> bool:
+    attributes = node.attributes
+    kernel = list(attributes["kernel_shape"])
+    rank = len(kernel)
+    strides, dilations = attributes.get("strides") or [1] * rank, attributes.get("dilations") or [1] * rank
+    ends = (attributes.get("pads") or [0] * 2 * rank)[rank:]
+    return bool(attributes.get("ceil_mode")) and any(e + s > (k - 1) * d + 1 for k, s, d, e in zip(kernel, strides, dilations, ends, strict=True))
+
+
+def _lifted(graph: Graph) -> Graph:
     if graph.opset >= TARGET_OPSET:
         return graph
     lift = Lift(graph)

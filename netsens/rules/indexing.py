@@ -7,9 +7,10 @@ from math import prod
 
 import numpy as np
 
+from netsens.errors import UnsupportedError
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Array
-from netsens.rules.placement import added_along, lengths, picked_back, positions, product
+from netsens.rules.placement import added_along, added_at, lengths, picked_back, positions, product
 from netsens.rules.words import NodeView, expansion, jvp, linear, transpose
 
 
@@ -42,16 +43,20 @@ def _ungathered(op: Builder, n: NodeView, g: Value) -> Value:
 
 
 linear("Gather", _ungathered)
-linear(
-    "GatherElements",
-    lambda op, n, g: op.ScatterElements(op.zeros_like(n.x), n.inputs[1], op.retyped(g, n.inputs[1].type.shape), axis=n["axis"], reduction="add"),
-)
+linear("GatherElements", lambda op, n, g: added_at(op, op.zeros_like(n.x), n.inputs[1], op.retyped(g, n.inputs[1].type.shape), int(n["axis"])))
+
+
+def _depth(indices: Value) -> int:
+    """How many axes each index of GatherND or ScatterND goes along."""
+    depth = indices.shape[-1]
+    if not isinstance(depth, int):
+        raise UnsupportedError(f"The indices '{indices.name}' of a GatherND or ScatterND have a last axis of unknown length; give that input a shape.")
+    return depth
 
 
 def _numbered(op: Builder, data: Value, indices: Value, batch: int) -> tuple[Value, Value, Value, Value]:
     """GatherND's and ScatterND's indices as numbers of rows, a vector; how many they are; and how many rows the data has, of which length."""
-    dims, depth = lengths(op, data), indices.shape[-1]
-    assert isinstance(depth, int)
+    dims, depth = lengths(op, data), _depth(indices)
     rows, row = dims[: batch + depth], product(op, dims[batch + depth :])
     count = product(op, lengths(op, indices)[:-1])
     # [B.., I.., depth], with negative indices counted from the end
@@ -111,7 +116,7 @@ class _Scatter:
         op = self.op
         if self.by_element:
             zeros = op.expand_like(op.constant(0, self.data), self.data)
-            return op.ScatterElements(zeros, self.indices, u, axis=self.n["axis"], reduction="add")
+            return added_at(op, zeros, self.indices, u, int(self.n["axis"]))
         return _added_at(op, self.data, self.indices, u, 0)
 
     def put(self, x: Value, u: Value, reduction: str | None = None) -> Value:
@@ -126,8 +131,7 @@ class _Scatter:
         if self.by_element:
             dims, places = lengths(op, self.updates), op.shape(self.data)
         else:
-            depth = indices.shape[-1]
-            assert isinstance(depth, int)
+            depth = _depth(indices)
             dims, places = lengths(op, indices)[:-1], op.vector(list(lengths(op, self.data)[:depth]))
         known, size = indices.constant, places.constant
         if known is not None and size is not None:

@@ -131,13 +131,13 @@ def _unsliced(op: Builder, n: NodeView, g: Value) -> Value:
         return _unsliced_anyhow(op, n, g)
     chosen = [a % x.rank for a in chosen]
     first, last = _ints(starts), _ints(ends)
-    dims = lengths(op, y)
+    dims, whole = lengths(op, y), g
     pads: dict[int, tuple[Value, Value]] = {}
     crop: list[int] = []
     for k, (axis, step) in enumerate(zip(chosen, strides, strict=True)):
         size, length = x.shape[axis], op.dim(x, axis)
         if first is not None and last is not None and isinstance(size, int):
-            low, high = first[k], last[k]
+            low, high = first[k] if step > 0 else max(first[k], -size), last[k]
             places = np.asarray(range(size)[slice(low, None if step < 0 and high < -size else high, step)], np.int64)
             if abs(step) == 1 and len(places):
                 if step < 0:
@@ -157,7 +157,7 @@ def _unsliced(op: Builder, n: NodeView, g: Value) -> Value:
             after = length - begin - dims[axis]
             pads[axis] = (begin, after if step == 1 else op.Max(after, op.constant(np.zeros(1, np.int64))))
         else:
-            return _unsliced_anyhow(op, n, g)
+            return _unsliced_anyhow(op, n, whole)
     g = padded(op, g, dims, pads)
     for axis in crop:
         g = op.Slice(g, [0], op.dim(x, axis), [axis])

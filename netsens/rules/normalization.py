@@ -26,8 +26,11 @@ def standardised(op: Builder, x: Value, axis: int, epsilon: float) -> tuple[Valu
         return centred * inverse, inverse
     lengths = x.shape[axis:]
     sizes = [d for d in lengths if isinstance(d, int)]
-    stored = len(sizes) == len(lengths) and int(np.prod(sizes)) <= _ONES
-    ones = op.constant(np.ones(sizes if stored else 1), x)
+    if len(sizes) == len(lengths):
+        ones = op.constant(np.ones(sizes if int(np.prod(sizes)) <= _ONES else 1), x)
+    else:
+        # One that broadcasts over axes of unknown length onnxruntime fuses with a sum before it, and then rejects it.
+        ones = op.Expand(op.constant(1.0, x), op.vector([op.dim(x, a) for a in range(axis, x.rank)]))
     xhat, _, inverse = op.LayerNormalization(x, ones, axis=axis, epsilon=epsilon, outputs=3)
     return xhat, op.Cast(inverse, to=x.dtype)
 

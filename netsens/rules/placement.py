@@ -17,6 +17,8 @@ from netsens.graph.graph import Array, Dim
 _SHORT_ROW = 24
 _MOST_RUNS = 8
 _LAST = -(2**62)
+FLOAT = 1
+HALVES = (10, 16)  # float16, bfloat16
 
 
 def padded(op: Builder, g: Value, dims: Sequence[Value], pads: Mapping[int, tuple[Value, Value]]) -> Value:
@@ -161,13 +163,22 @@ def added_along(op: Builder, g: Value, indices: Value, axis: int, dims: Sequence
         if once:
             spread = op.ScatterND(zeros, op.Unsqueeze(flat, [1]), rows)
         else:
-            spread = op.ScatterElements(zeros, op.Expand(op.Unsqueeze(flat, [1]), op.vector([count, trail])), rows, axis=0, reduction="add")
+            spread = added_at(op, zeros, op.Expand(op.Unsqueeze(flat, [1]), op.vector([count, trail])), rows, 0)
     else:
         # [.., M, ..] -> [P, M, R]
         rows = op.Reshape(g, op.vector([lead, count, trail]), allowzero=1)
         places = op.Expand(op.Unsqueeze(flat, [0, 2]), op.vector([lead, count, trail]))
-        spread = op.ScatterElements(_zeros(op, g, [lead, dims[axis], trail]), places, rows, axis=1, reduction=None if once else "add")
+        zeros = _zeros(op, g, [lead, dims[axis], trail])
+        spread = op.ScatterElements(zeros, places, rows, axis=1) if once else added_at(op, zeros, places, rows, 1)
     return op.Reshape(spread, op.vector(list(dims)), allowzero=1)
+
+
+def added_at(op: Builder, zeros: Value, places: Value, values: Value, axis: int) -> Value:
+    """Values added where they belong, in float32 if they are halves: onnxruntime's CPU kernel adds no halves, and many of them would lose digits."""
+    dtype = zeros.dtype
+    if dtype not in HALVES:
+        return op.ScatterElements(zeros, places, values, axis=axis, reduction="add")
+    return op.Cast(op.ScatterElements(op.Cast(zeros, to=FLOAT), places, op.Cast(values, to=FLOAT), axis=axis, reduction="add"), to=dtype)
 
 
 def lengths(op: Builder, value: Value) -> list[Value]:

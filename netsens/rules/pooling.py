@@ -12,6 +12,7 @@ from netsens.graph.dtypes import FLOATS, INT64
 from netsens.graph.emit import Builder, Value
 from netsens.rules.convolution import convolved_back
 from netsens.rules.phases import summed_by_phases
+from netsens.rules.placement import added_at
 from netsens.rules.windows import Windows, layout, places, summed_back, taps
 from netsens.rules.words import NodeView, jvp, linear, vjp
 
@@ -60,7 +61,7 @@ def max_pool_reverse(op: Builder, n: NodeView, g: Value | None, indices: Value |
     if (len(n.outputs) > 1 and n.outputs[1] is not None and not n["storage_order"]) or _comparisons(spread.windows) > MANY:
         flat = op.Reshape(_first_maxima(op, n), [-1])
         zeros = op.Expand(op.constant(0.0, g), op.ReduceProd(op.shape(n.x)))
-        return op.reshape_like(op.ScatterElements(zeros, flat, op.Reshape(g, [-1]), axis=0, reduction="add"), n.x)
+        return op.reshape_like(added_at(op, zeros, flat, op.Reshape(g, [-1]), 0), n.x)
     if rectified is None or rectified.op != "Relu" or rectified.domain:
         return spread.cropped(_back_to_maxima(op, spread.x, n.y, g, spread.windows))
     # A Relu gives back only what is positive, and a maximum is at the place it came from: seen here there are fewer of them.
@@ -194,9 +195,9 @@ def _shared_out(op: Builder, g: Value, windows: Windows, x: Value) -> Value:
     images = op.Reshape(g, op.vector([-1, 1, *places(op, g)]))
     exact = windows
     if known and windows.ceil:
-        # The last window may reach further than the padding that the node asks for.
+        # The last window may reach further than the padding that the node asks for, or end before the image does.
         lengths = zip(x.shape[2:], g.shape[2:], windows.begins, strict=True)
-        exact = replace(windows, ends=tuple(windows.reach(k, int(o)) - int(s) - b for k, (s, o, b) in enumerate(lengths)))  # type: ignore[arg-type]
+        exact = replace(windows, ends=tuple(max(windows.reach(k, int(o)) - int(s) - b, 0) for k, (s, o, b) in enumerate(lengths)))  # type: ignore[arg-type]
     return op.reshape_like(convolved_back(op, images, ones, exact, places(op, x), 1), x)
 
 

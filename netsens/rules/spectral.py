@@ -7,6 +7,7 @@ import numpy as np
 
 from netsens.graph.emit import Builder, Value
 from netsens.rules.attention import indices
+from netsens.rules.placement import added_at
 from netsens.rules.words import NodeView, bilinear, flat, linear
 
 flat("MelWeightMatrix", why="it depends on whole numbers and on band edges alone")
@@ -19,6 +20,14 @@ def _scalar(op: Builder, vector: Value) -> Value:
 def _real(op: Builder, x: Value) -> Value:
     """The real part, its axis kept."""
     return op.Slice(x, [0], [1], [-1])
+
+
+def _as_fed(op: Builder, pulled: Value, x: Value) -> Value:
+    """The complex cotangent of x: its real part alone where x is real, which may be known at run time only."""
+    parts = x.shape[-1]
+    if isinstance(parts, int):
+        return pulled if parts == 2 else _real(op, pulled)
+    return op.Slice(pulled, [0], op.dim(x, -1), [-1])
 
 
 def _fitted(op: Builder, x: Value, axis: Value, length: Value, size: Value) -> Value:
@@ -65,8 +74,7 @@ def _fourier(op: Builder, n: NodeView, g: Value) -> Value:
         ones, along = op.constant(np.ones(x.rank, np.int64)), op.constant(np.arange(x.rank))
         shape = op.Where(op.Equal(along, axis), op.constant(np.asarray(-1, np.int64)), ones)
         pulled = op.DFT(g, scalar, where, onesided=1) * op.Reshape(weight, shape)
-    if x.shape[-1] == 1:
-        pulled = _real(op, pulled)
+    pulled = _as_fed(op, pulled, x)
     if kept.name != size.name:
         pulled = _fitted(op, pulled, axis, kept, size)
     return op.retyped(pulled, x.type.shape)
@@ -109,7 +117,7 @@ def _pulled_frames(op: Builder, n: NodeView, g: Value) -> Value:
     length = _frame_length(op, n)
     g = op.retyped(g, (None,) * 4) if g.type.shape is None else g
     pulled = op.DFT(g, _scalar(op, length), op.constant(np.asarray(2, np.int64)), inverse=1) * op.Cast(_scalar(op, length), to=g.dtype)
-    return pulled if n.x.rank == 3 and n.x.shape[2] == 2 else _real(op, pulled)
+    return _as_fed(op, pulled, n.x) if n.x.rank == 3 else _real(op, pulled)
 
 
 def _signal_cotangent(op: Builder, n: NodeView, g: Value) -> Value:
@@ -123,12 +131,12 @@ def _signal_cotangent(op: Builder, n: NodeView, g: Value) -> Value:
         stacked = op.Reshape(op.Transpose(frames, perm=[0, 3, 2, 1]), op.vector([op.dim(n.x, 0), -1, _frames(op, n)]))
         added = op.Col2Im(stacked, op.dim(n.x, 1), length, strides=[int(step.constant[0])])
         return op.reshape_like(op.Transpose(added, perm=[0, 2, 1]), n.x)
-    parts = 2 if n.x.rank == 3 and n.x.shape[2] == 2 else 1
+    parts = op.dim(n.x, 2) if n.x.rank == 3 else op.constant(np.ones(1, np.int64))
     rows = op.Reshape(frames, op.vector([op.dim(n.x, 0), -1, parts]))
     nothing = op.Expand(op.constant(0, n.x), op.vector([op.dim(n.x, 0), op.dim(n.x, 1), parts]))
     flat_places = op.Reshape(_places(op, n), [1, -1, 1])
     places = op.Expand(flat_places, op.vector([op.dim(n.x, 0), 1, parts]))
-    return op.reshape_like(op.ScatterElements(nothing, places, rows, axis=1, reduction="add"), n.x)
+    return op.reshape_like(added_at(op, nothing, places, rows, 1), n.x)
 
 
 def _window_cotangent(op: Builder, n: NodeView, g: Value) -> Value:

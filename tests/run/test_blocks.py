@@ -155,3 +155,15 @@ def test_long_sums_keep_their_digits() -> None:
     torch.nn.functional.conv2d(torch.sigmoid(d), given["w"]).sum().backward()
     for name in ("s", "b"):
         np.testing.assert_allclose(found[name], given[name].grad.numpy(), rtol=7e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("places", [(7, 1), (1, 7), (7, 3), (1, 1)])
+def test_gradients_of_images_of_one_line_or_column(places: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 21]> g (float[2, 16, {places[0]}, {places[1]}] x) => (float[N, 16, A, B] y) {{ y = Conv<group=16, pads=[1, 0, 1, 0]>(x, w, b) }}'
+    )
+    weights = {"w": rng.standard_normal((16, 1, 3, 1)).astype(np.float32), "b": rng.standard_normal(16).astype(np.float32)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, k) for k, a in weights.items())
+    found, expected = both(model, rng.standard_normal((2, 16, *places)).astype(np.float32), ["x", "w", "b"], monkeypatch)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5)

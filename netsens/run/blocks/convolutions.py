@@ -229,8 +229,8 @@ def mean(b: Writing, name: str, channels: int, places: list[int]) -> str:
     lines, length = prod(places[:-1]), places[-1]
     if lines > 1 and length > 1:
         name = b.emit("GlobalAveragePool", [b.reshaped(name, [0, channels * lines, length, 1])], BLOCKED)
-        length = lines
-    return b.emit("GlobalAveragePool", [b.reshaped(name, [0, channels, length, 1])], BLOCKED)
+        length = 1
+    return b.emit("GlobalAveragePool", [b.reshaped(name, [0, channels, lines * length, 1])], BLOCKED)
 
 
 def dotted(b: Writing, x: str, g: str) -> str | None:

@@ -20,6 +20,10 @@ CASES = [
     Case("MaxPool", 'y = MaxPool<kernel_shape=[2, 3], strides=[2, 3], auto_pad="VALID">(x)', {"x": (2, 2, 5, 7)}),
     Case("MaxPool", "y = MaxPool<kernel_shape=[3], strides=[2], pads=[1, 1]>(x)", {"x": (2, 3, 8)}),
     Case("MaxPool", "y = MaxPool<kernel_shape=[2, 2, 2], strides=[2, 1, 2], pads=[0, 1, 0, 1, 0, 1]>(x)", {"x": (1, 2, 4, 3, 4)}),
+    # The last windows along an axis would begin beyond the image; or the image goes on where they end.
+    *(Case(op, f"y = {op}<kernel_shape=[2, 2], strides=[3, 3], pads=[1, 0, 0, 1], ceil_mode=1>(x)", {"x": (1, 2, 7, 3)}, opset=opset)
+      for op in ("MaxPool", "AveragePool", "LpPool") for opset in (18, 22)),
+    *(Case(op, f"y = {op}<kernel_shape=[1, 4], strides=[3, 2], ceil_mode=1>(x)", {"x": (2, 3, 5, 6)}) for op in ("MaxPool", "AveragePool", "LpPool")),
     Case("MaxPool", "y = MaxPool<kernel_shape=[1, 1], strides=[2, 2]>(x)", {"x": (2, 2, 4, 5)}),
     Case("MaxPool", "y = MaxPool<kernel_shape=[7, 6]>(x)", {"x": (2, 2, 7, 7)}),
     Case("MaxPool", "y, i = MaxPool<kernel_shape=[3, 3], strides=[2, 2]>(x)", {"x": (2, 2, 7, 7)}),

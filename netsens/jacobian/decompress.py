@@ -68,6 +68,8 @@ class Decompressor:
     def write(self, jacobian: Array, passes: Array, start: int) -> None:
         """The passes number `start` and following, [n, *out], into the Jacobian [*out, *in] (or its per-sample form)."""
         stop = start + len(passes)
+        if not jacobian.size:
+            return
         if self.dense and not self.per_sample:
             self._write_dense(jacobian, passes, start, stop)
             return

@@ -274,6 +274,8 @@ class Linearization:
         return {w: found[w] if w in found else np.zeros((seed.shape[0], *self.linearizer.shape(w)), self.linearizer.dtype(w)) for w in names}
 
     def _products(self, side: Side, seeds: Mapping[str, Array], once: bool) -> dict[str, Array]:
+        if not side.program.results:
+            return {}
         if id(side) not in self._residuals:
             if once:
                 return side.at_once(self.feeds, seeds)

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from netsens.graph.dtypes import FLOAT, HALVES
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Array, Dim
 
@@ -17,8 +18,6 @@ from netsens.graph.graph import Array, Dim
 _SHORT_ROW = 24
 _MOST_RUNS = 8
 _LAST = -(2**62)
-FLOAT = 1
-HALVES = (10, 16)  # float16, bfloat16
 
 
 def padded(op: Builder, g: Value, dims: Sequence[Value], pads: Mapping[int, tuple[Value, Value]]) -> Value:

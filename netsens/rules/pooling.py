@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from netsens.graph.dtypes import FLOATS, INT64
+from netsens.graph.dtypes import DOUBLE, FLOATS, INT64
 from netsens.graph.emit import Builder, Value
 from netsens.rules.convolution import convolved_back
 from netsens.rules.phases import summed_by_phases
@@ -58,7 +58,9 @@ def max_pool_reverse(op: Builder, n: NodeView, g: Value | None, indices: Value |
     rectified = op.producer(n.x)
     n = _in_floats(op, n)
     spread = layout(op, n, n["kernel_shape"], -np.inf)
-    if (len(n.outputs) > 1 and n.outputs[1] is not None and not n["storage_order"]) or _comparisons(spread.windows) > MANY:
+    sized = all(isinstance(d, int) for d in (*n.x.shape[2:], *n.y.shape[2:]))
+    summable = sized or n.x.dtype != DOUBLE  # onnxruntime's Col2Im, which sums where sizes are unknown, knows float32 alone
+    if (len(n.outputs) > 1 and n.outputs[1] is not None and not n["storage_order"]) or _comparisons(spread.windows) > MANY or not summable:
         flat = op.Reshape(_first_maxima(op, n), [-1])
         zeros = op.Expand(op.constant(0.0, g), op.ReduceProd(op.shape(n.x)))
         return op.reshape_like(added_at(op, zeros, flat, op.Reshape(g, [-1]), 0), n.x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from netsens.graph.dtypes import DOUBLE
 from netsens.graph.emit import Builder, Value
 from netsens.rules.attention import indices
 from netsens.rules.placement import added_at
@@ -127,7 +128,7 @@ def _signal_cotangent(op: Builder, n: NodeView, g: Value) -> Value:
     if window is not None:
         frames = frames * op.Unsqueeze(window, [1])
     # [B, F, W, C] -> [B, C*W, F] -> [B, C, L] -> [B, L, C]
-    if step.constant is not None:
+    if step.constant is not None and n.x.dtype != DOUBLE:  # onnxruntime's Col2Im knows float32 alone
         stacked = op.Reshape(op.Transpose(frames, perm=[0, 3, 2, 1]), op.vector([op.dim(n.x, 0), -1, _frames(op, n)]))
         added = op.Col2Im(stacked, op.dim(n.x, 1), length, strides=[int(step.constant[0])])
         return op.reshape_like(op.Transpose(added, perm=[0, 2, 1]), n.x)

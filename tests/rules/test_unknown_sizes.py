@@ -98,3 +98,15 @@ def test_indices_of_unknown_depth_are_named() -> None:
     )
     with pytest.raises(UnsupportedError, match="indices 'j'"):
         model.grad({"x": np.ones((3, 4), np.float32), "j": np.array([[0, 1]])}, wrt="x")
+
+
+@pytest.mark.parametrize(("shape", "call"), [((2, 3, 6, 7), "MaxPool<kernel_shape=[3, 2], strides=[2, 1]>(x)"), ((2, 9, 1), "STFT(x, s, w)")])
+def test_double_precision_without_sizes(shape: tuple[int, ...], call: str) -> None:
+    """onnxruntime has kernels for these, and none for Col2Im, in float64."""
+    names = ", ".join("NABC"[: len(shape)])
+    constants = "s = Constant<value_int=2>() w = Constant<value=double[4] {1.0, 2.0, 0.5, 1.5}>()"
+    model = f'<ir_version: 10, opset_import: ["": 21]> g (double[{names}] x) => (double[K] y) {{ {constants} z = {call} y = Mul(z, z) }}'
+    x = np.random.default_rng(0).standard_normal(shape)
+    sized = model.replace(f"[{names}]", f"[{', '.join(map(str, shape))}]")
+    found, expected = (netsens.load(onnx.parser.parse_model(text)).grad(x)["x"] for text in (model, sized))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

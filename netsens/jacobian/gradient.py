@@ -77,16 +77,16 @@ def plan_gradient(
 
 
 def samples_of(graph: Graph, layer: str, target: Target, wrt: Sequence[str], cotangent: str | None) -> Samples | None:
-    """How the gradient of a batch is that of its samples; None where it may not be, or where nothing is won: dense layers read all their weights for each part."""
+    """How the gradient of a batch is that of its samples; None where it may not be."""
     batch = batch_of(graph, layer)
-    if batch is None or batch.dense_bytes > 4 * batch.sample_bytes or not keeps_rows(parse_target(target), len(graph.types[layer].shape or ())):
+    if batch is None or not keeps_rows(parse_target(target), len(graph.types[layer].shape or ())):
         return None
     if not all(w in batch.rows or w in batch.shared for w in wrt):
         return None
     cut = [name for name in graph.inputs if name in batch.rows]
     summed = [w for w in wrt if w in batch.shared]
     added = sum(graph.constants[w].nbytes for w in summed if w in graph.constants)
-    return Samples([*cut, *([cotangent] if cotangent else [])], summed, batch.sample_bytes, added)
+    return Samples([*cut, *([cotangent] if cotangent else [])], summed, batch.sample_bytes, added, batch.dense_bytes)
 
 
 def dictionary_note(graph: Graph, of: str | None, layer: str) -> list[str]:

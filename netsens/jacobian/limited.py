@@ -17,11 +17,20 @@ SLACK, CONVOLUTION_SLACK, AGAIN_SLACK = 1.1, 2.0, 3.0
 FEW = 8  # segments of a model of convolutions: more gave nothing back
 
 
+def taken(plan: GradientPlan, model: Graph) -> float:
+    """How many bytes a plan is taken to need besides weights and inputs. `model` is the graph that it differentiates, for inputs of known shapes."""
+    return peak_bytes(plan.graph) * (CONVOLUTION_SLACK if _convolves(model) else SLACK)
+
+
+def _convolves(model: Graph) -> bool:
+    return any(n.op == "Conv" for n in model.nodes)
+
+
 def within(plan: GradientPlan, model: Graph, limit: int) -> GradientPlan:
     """The plan, its graph rewritten to keep less and compute more again where it would take more than `limit` bytes besides weights and inputs. `model` is the graph
     that it differentiates, for inputs of known shapes. Raises `ToleranceError` where nothing gets below the limit."""
-    convolutions = any(n.op == "Conv" for n in model.nodes)
-    whole = least = peak_bytes(plan.graph) * (CONVOLUTION_SLACK if convolutions else SLACK)
+    convolutions = _convolves(model)
+    whole = least = taken(plan, model)
     if whole <= limit:
         return plan
     forward = {o for n in model.nodes for o in n.outputs if o}
@@ -29,10 +38,10 @@ def within(plan: GradientPlan, model: Graph, limit: int) -> GradientPlan:
         if convolutions and segments > FEW:
             break
         graph = recomputed(plan.graph, forward, plan.cotangents, segments)
-        taken = peak_bytes(graph) * (AGAIN_SLACK if convolutions else SLACK)
-        if taken <= limit:
+        again = peak_bytes(graph) * (AGAIN_SLACK if convolutions else SLACK)
+        if again <= limit:
             return replace(plan, graph=graph, cotangents={})
-        least = min(least, taken)
+        least = min(least, again)
     raise ToleranceError(
         f"The gradient takes about {readable(whole)} besides the weights{f', {readable(least)} with inner values computed again' if least < whole else ''}, and the memory"
         f" limit is {readable(limit)}; take a smaller batch, narrow --wrt, or raise --memory-limit."

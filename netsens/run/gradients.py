@@ -68,7 +68,7 @@ def _gradients(plans: Plans, plan: GradientPlan, given: Mapping[str, Any]) -> di
     """What the plan's graph gives for these inputs, and this cotangent."""
     if not plan.results:
         return {}
-    found = dict(zip(plan.graph.outputs, plans.session(id(plan), plan.graph, given).run(given), strict=True))
+    found = dict(zip(plan.graph.outputs, plans.session(id(plan), plan.graph, given, plan.limited).run(given), strict=True))
     return {w: np.asarray(found[o]) for w, o in plan.results.items()}
 
 

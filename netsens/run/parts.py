@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,15 @@ def rows_at_a_time(samples: Samples, given: Mapping[str, Array], options: RunOpt
     (count,) = counts
     rows = samples.rows(count, 1 if options.any_lengths else options.threads or os.cpu_count() or 1)
     return rows if 0 < rows < count else None
+
+
+def smaller_and_smaller(samples: Samples, given: Mapping[str, Array], options: RunOptions) -> Iterator[tuple[Samples, dict[str, Array]]]:
+    """Parts of the batch that it can be computed in, the one that is best first: what is said of them, and the inputs of the first of each kind."""
+    count = given[samples.inputs[0]].shape[0]
+    best = rows_at_a_time(samples, given, options) or count
+    for rows in range(best, 0, -1):
+        if count % rows == 0:
+            yield replace(samples, at_a_time=rows), next(_parts(samples, given, rows))
 
 
 def in_parts(run: Callable[[Mapping[str, Array]], dict[str, Array]], samples: Samples, given: Mapping[str, Array], rows: int) -> dict[str, Array]:

@@ -4,6 +4,7 @@ cache, graphs come from there, and go there."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from netsens.errors import ToleranceError
@@ -80,19 +81,37 @@ class Plans:
         return self._for_shapes[key]
 
     def within(self, memory_limit: int, feeds: Mapping[str, Array], **question: Any) -> GradientPlan:
-        """The plan for inputs of exactly these shapes, within the limit."""
+        """The plan for inputs of exactly these shapes, within the limit: for the whole batch, for parts of it, or with inner values computed again."""
+        key = (memory_limit, tuple((k, v.shape) for k, v in feeds.items()), *map(repr, question.values()))
+        if key not in self._within:
+            self._within[key] = self._fitting(memory_limit, feeds, question)
+        return self._within[key]
+
+    def _fitting(self, limit: int, feeds: Mapping[str, Array], question: Mapping[str, Any]) -> GradientPlan:
+        from netsens.jacobian.limited import taken, within
+        from netsens.run.parts import smaller_and_smaller
+
+        whole, model = self._specialised(feeds, question)
+        self.check_memory(whole, feeds, 1, limit)
+        samples = self.plan(feeds, **question).samples
+        if samples is None:
+            return replace(within(whole, model, limit), limited=True)
+        together = sum(self.value(w, feeds).nbytes for w in whole.results)
+        count = feeds[samples.inputs[0]].shape[0]
+        for said, part in smaller_and_smaller(samples, feeds, self.options):
+            plan, model = self._specialised(part, question)
+            room = limit if said.at_a_time == count else limit - together
+            if taken(plan, model) <= room:
+                break
+        return replace(within(plan, model, room), samples=said, limited=True)
+
+    def _specialised(self, feeds: Mapping[str, Array], question: Mapping[str, Any]) -> tuple[GradientPlan, Graph]:
+        """The plan for inputs of exactly these shapes, and the graph that it differentiates."""
         from netsens.jacobian.gradient import plan_gradient
-        from netsens.jacobian.limited import within
         from netsens.modes.split import specialised
 
-        shapes = tuple((k, v.shape) for k, v in feeds.items())
-        key = (memory_limit, shapes, *map(repr, question.values()))
-        if key not in self._within:
-            graph = specialised(self.observed(feeds), dict(shapes))
-            plan = plan_gradient(graph, **question)
-            self.check_memory(plan, feeds, 1, memory_limit)
-            self._within[key] = within(plan, graph, memory_limit)
-        return self._within[key]
+        graph = specialised(self.observed(feeds), {k: v.shape for k, v in feeds.items()})
+        return plan_gradient(graph, **question), graph
 
     def check_memory(self, plan: GradientPlan, feeds: Mapping[str, Array], samples: int, limit: int | None) -> None:
         """Raises `ToleranceError` where the gradients alone would take more than the user allows."""
@@ -125,13 +144,14 @@ class Plans:
 
     # Sessions -------------------------------------------------------------------------------------------------------------
 
-    def session(self, key: Any, graph: Graph, feeds: Mapping[str, Array] | None = None) -> Session:
-        """A session for the graph, kept under the key. The first is for inputs of the lengths of `feeds`; when others come, one for any lengths takes its place,
+    def session(self, key: Any, graph: Graph, feeds: Mapping[str, Array] | None = None, lean: bool = False) -> Session:
+        """A session for the graph, kept under the key; `lean` as in `RunOptions`. The first is for inputs of the lengths of `feeds`; when others come, one for any lengths takes its place,
         so that weights that onnxruntime has packed are never held twice."""
         lengths = self._lengths(feeds)
         found = self._sessions.get(key)
         if found is None:
-            self._sessions[key] = found = Session(graph, self.options, self._to_keep.pop(key, None), lengths, arrays=True)
+            options = replace(self.options, lean=True) if lean else self.options
+            self._sessions[key] = found = Session(graph, options, self._to_keep.pop(key, None), lengths, arrays=True)
         elif found.lengths and found.lengths != lengths:
             del self._sessions[key]
             self._sessions[key] = found = found.general()

@@ -128,6 +128,21 @@ def test_a_question_from_the_cache_is_answered_in_the_same_parts(tmp_path: Path,
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("wrt", ["inputs", "all"])
+def test_within_a_limit_a_batch_goes_in_parts_before_anything_is_computed_again(wrt: str) -> None:
+    proto = _model(APART["a residual, a pool, a normalisation"], "float[N, 3, 32, 32] x", MORE)
+    x = np.random.default_rng(5).standard_normal((8, 3, 32, 32)).astype(np.float32)
+    model = netsens.load(proto, provider="cpu")
+    whole, limited = model.grad(x, wrt=wrt), model.grad(x, wrt=wrt, memory_limit=1_200_000)
+    for name, expected in whole.items():
+        np.testing.assert_allclose(limited[name], expected, rtol=2e-5, atol=2e-5)
+    (plan,) = model._plans._within.values()
+    assert plan.samples is not None
+    assert 1 <= plan.samples.at_a_time < 8
+    with pytest.raises(netsens.NetsensError, match="smaller batch"):
+        model.grad(x, wrt=wrt, memory_limit=150_000)
+
+
 @pytest.mark.parametrize(
     ("count", "sample", "parameters", "rows"),
     [

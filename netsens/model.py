@@ -14,7 +14,8 @@ from netsens.run.feeds import Feeds
 from netsens.run.gradients import gradient
 from netsens.run.model_graph import ModelGraph, read_graph
 from netsens.run.plans import Plans
-from netsens.run.session import RunOptions, Session
+from netsens.run.runtime import RunOptions
+from netsens.run.session import Session
 
 # What builds graphs is imported where it is needed: a gradient graph that comes from the cache needs none of it.
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from netsens.modes.activity import carries, depends
 from netsens.modes.target import Target
 from netsens.rules.standard import not_standard, written_out
 from netsens.rules.words import rule_of
-from netsens.run.session import RunOptions
+from netsens.run.runtime import RunOptions
 
 SAME = 1e-2  # as near as onnxruntime's own iterations and roundings come to what an operator is written out to
 

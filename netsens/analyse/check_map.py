@@ -22,7 +22,7 @@ from netsens.jacobian.memory import working_memory
 from netsens.jacobian.passes import Decompressors, passes
 from netsens.jacobian.question import ask, gradient_question
 from netsens.modes.target import Target
-from netsens.run.session import RunOptions
+from netsens.run.runtime import RunOptions
 
 if TYPE_CHECKING:
     from netsens.jacobian.linearize import Linearization

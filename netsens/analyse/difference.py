@@ -18,7 +18,7 @@ from netsens.graph.selectors import is_group
 from netsens.jacobian.gradient import first_floats, stand_in_note
 from netsens.modes.activity import carries, depends
 from netsens.modes.target import Target
-from netsens.run.session import RunOptions
+from netsens.run.runtime import RunOptions
 
 MOST_EVALUATIONS = 10_000_000
 GOAL = {"float64": 1e-7, "float32": 1e-3}  # relative uncertainty that no further steps are tried for

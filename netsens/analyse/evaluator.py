@@ -14,7 +14,8 @@ from netsens.graph.dtypes import FLOATS, is_float
 from netsens.graph.graph import Array, Graph
 from netsens.graph.precision import in_precision
 from netsens.run.reference import reference_runner
-from netsens.run.session import RunOptions, Session
+from netsens.run.runtime import RunOptions
+from netsens.run.session import Session
 
 DTYPES = {"float64": (11, np.float64), "float32": (1, np.float32)}
 SLOWEST_REFERENCE = 0.05  # seconds of a forward pass in onnxruntime above which the reference evaluator would take minutes

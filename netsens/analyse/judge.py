@@ -23,7 +23,8 @@ from netsens.modes.activity import active_values
 from netsens.modes.difference import difference_rule
 from netsens.modes.gradient import append_jvp, kept
 from netsens.rules.words import rule_of
-from netsens.run.session import RunOptions, Session
+from netsens.run.runtime import RunOptions
+from netsens.run.session import Session
 
 TOLERANCE = {"float64": 1e-6, "float32": 1e-2}
 PATIENCE = 120.0  # seconds that a whole check may take on the reference evaluator before float32 is preferred

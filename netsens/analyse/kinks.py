@@ -15,7 +15,8 @@ from netsens.graph.graph import Array, Graph, pruned
 from netsens.modes.activity import active_values, carries
 from netsens.rules.windows import layout, places, taps
 from netsens.rules.words import NodeView, view
-from netsens.run.session import RunOptions, Session
+from netsens.run.runtime import RunOptions
+from netsens.run.session import Session
 
 At = Callable[[Builder, NodeView], Value]
 

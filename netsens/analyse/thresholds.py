@@ -12,7 +12,7 @@ from netsens.analyse.evaluator import first_that_runs
 from netsens.analyse.function import opened
 from netsens.graph.graph import Array, Graph, Node, pruned
 from netsens.modes.activity import depends
-from netsens.run.session import RunOptions
+from netsens.run.runtime import RunOptions
 
 ML = "ai.onnx.ml"
 TREES = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")

@@ -18,7 +18,7 @@ from netsens.graph.graph import Array, Graph, TensorType
 from netsens.jacobian.gradient_plan import GradientPlan, Samples
 from netsens.run.cache import Cache, default_folder, digest
 from netsens.run.channel_block import shown_block
-from netsens.run.session import Program
+from netsens.run.runtime import Program
 
 MOST_BYTES = 1 << 28  # of one entry
 _ALIGNED = 64  # where the bytes of an array begin in an entry

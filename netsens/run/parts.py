@@ -11,7 +11,7 @@ import numpy as np
 
 from netsens.graph.graph import Array
 from netsens.jacobian.gradient_plan import Samples
-from netsens.run.session import PROVIDERS, RunOptions, providers
+from netsens.run.runtime import PROVIDERS, RunOptions, providers
 
 
 def rows_at_a_time(samples: Samples, given: Mapping[str, Array], options: RunOptions) -> int | None:

@@ -12,7 +12,8 @@ from netsens.graph.graph import Array, Graph, pruned
 from netsens.graph.selectors import selectors_of
 from netsens.run.feeds import symbol_lengths
 from netsens.run.model_graph import ModelGraph
-from netsens.run.session import Program, RunOptions, Session
+from netsens.run.runtime import Program, RunOptions
+from netsens.run.session import Session
 
 # What builds graphs is imported where it is needed: a gradient graph that comes from the cache needs none of it.
 if TYPE_CHECKING:

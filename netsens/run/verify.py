@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from netsens.errors import RunError
-from netsens.run.session import RunOptions, providers, short_message
+from netsens.run.runtime import RunOptions, providers, short_message
 
 
 def verify_file(path: Path, options: RunOptions = RunOptions()) -> None:  # noqa: B008  # a frozen dataclass

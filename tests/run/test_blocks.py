@@ -12,7 +12,7 @@ import torch
 import netsens
 from netsens.graph.blocked_layout import BLOCKED, DEPTHWISE_WEIGHT
 from netsens.graph.graph import Graph
-from netsens.run import session as sessions
+from netsens.run import loading
 from netsens.run.blocks import in_blocks
 from netsens.run.channel_block import block_probe, shown_block
 from tests.run.drawn_convolutions import drawn
@@ -43,9 +43,9 @@ def blocked(graph: Graph) -> Graph:
 
 def both(model: onnx.ModelProto, x: Any, wrt: str | list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], dict[str, Any]]:
     """The gradients in blocks and in the ordinary layout."""
-    monkeypatch.setattr(sessions, "BLOCKED", {sessions.platform.machine()})
+    monkeypatch.setattr(loading, "BLOCKED", {loading.platform.machine()})
     found = gradients(model, x, wrt)
-    monkeypatch.setattr(sessions, "BLOCKED", set())
+    monkeypatch.setattr(loading, "BLOCKED", set())
     return found, gradients(model, x, wrt)
 
 

@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 
 from netsens.graph.normal import load_graph
-from netsens.run.session import Session, memory_of
+from netsens.run.runtime import memory_of
+from netsens.run.session import Session
 
 
 def test_a_graph_whose_dequantisations_onnxruntime_moves_wrongly_is_loaded_without_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import netsens
 from netsens.errors import RunError
 from netsens.graph.graph import Graph
 from netsens.run.last_reshapes import without_last_reshapes
-from netsens.run.session import RunOptions, Session
+from netsens.run.runtime import Opening, RunOptions
+from netsens.run.session import Session
 from netsens.run.views import joined_views
 
 rng = np.random.default_rng(0)
@@ -78,14 +80,14 @@ def test_an_output_that_has_other_elements_than_its_reshape() -> None:
 
 
 def test_lengths_that_onnxruntime_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = Session._loaded
+    opened = Opening.open
 
-    def refusing(session: Session, proto: bytes) -> Any:
-        if session.lengths:
+    def refusing(opening: Opening, proto: bytes, arrays: Mapping[str, Any]) -> Any:
+        if opening.lengths:
             raise ValueError("no such length")
-        return loaded(session, proto)
+        return opened(opening, proto, arrays)
 
-    monkeypatch.setattr(Session, "_loaded", refusing)
+    monkeypatch.setattr(Opening, "open", refusing)
     session = Session(graph_of(CHAINS["reshapes"]), RunOptions(provider="cpu"), lengths={"n": 1})
     for samples in (1, 2):  # no shape in it is of those lengths
         x = rng.standard_normal((samples, 3, 4)).astype(np.float32)

@@ -17,7 +17,7 @@ ELEMENTWISE = {
 # Of the first operand sample by sample, with weights that all samples share.
 WEIGHING = {
     "AveragePool", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN",
-    "LpPool", "MaxPool", "SpaceToDepth",
+    "LpPool", "SpaceToDepth",
 }  # fmt: skip
 DENSE = {"Gemm", "MatMul"}
 RESHAPING = {"Expand", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
@@ -170,8 +170,10 @@ CHECKS: Mapping[str, Callable[[_Walk, Node], bool]] = {
     **dict.fromkeys(REDUCING, _over_other_axes(1)),
     "BatchNormalization": lambda walk, node: True,
     "Dropout": lambda walk, node: True,
+    "MaxPool": lambda walk, node: len([o for o in node.outputs if o]) == 1,  # its indices count through the whole batch
     "Pad": _padded,
-    "Resize": lambda walk, node: True,  # that the batch keeps its length is asked of every output
+    # That the batch keeps its length is asked of every output.
+    "Resize": lambda walk, node: node.attributes.get("coordinate_transformation_mode") != "tf_crop_and_resize",
     "Slice": _over_other_axes(3),
     "Transpose": lambda walk, node: (node.attributes.get("perm") or [1])[0] == 0,
 }

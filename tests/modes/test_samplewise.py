@@ -49,6 +49,8 @@ MEETING = {
     "the batch's length as a number": f"{HEAD} g = GlobalAveragePool(r) f = Flatten(g) h = Shape<start=0, end=1>(x) t = Cast<to=1>(h) q = Div(f, t) y = MatMul(q, d)",
     "samples against samples": f"{HEAD} g = GlobalAveragePool(r) f = Flatten(g) t = Transpose(f) y = MatMul(f, t)",
     "the batch among the channels": f"{HEAD} g = GlobalAveragePool(r) k = Constant<value_ints=[1, -1]>() f = Reshape(g, k) y = Tanh(f)",
+    "places counted through the batch": "c = Conv<pads=[1,1,1,1]>(x, w, b) p, i = MaxPool<kernel_shape=[2,2]>(c) t = Cast<to=1>(i) q = Mul(p, t) g = GlobalAveragePool(q)"
+    " f = Flatten(g) y = MatMul(f, d)",
     "chance": f"{HEAD} e = RandomNormalLike(r) r2 = Mul(r, e) g = GlobalAveragePool(r2) f = Flatten(g) y = MatMul(f, d)",
     "chance of its own": f"e = RandomNormal<shape=[8]>() c = Conv<pads=[1,1,1,1]>(x, w, e) r = Relu(c) {TAIL}",
     "a layer that isn't the batch's": f"{HEAD} z = Constant<value_ints=[0]>() g = GlobalAveragePool(r) f = Flatten(g) y = ReduceSum<keepdims=1>(f, z)",

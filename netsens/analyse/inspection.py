@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import netsens.rules  # noqa: F401  # declares every operator
-from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.dtypes import STRING, numpy_dtype
 from netsens.graph.graph import Graph, Node, Shape, TensorType
 from netsens.modes.activity import carries
 from netsens.rules.words import rule_of
@@ -185,7 +185,7 @@ def _type(graph: Graph, name: str) -> TensorType | None:
 def _dtype(type_: TensorType | None) -> str:
     if type_ is None or not type_.dtype:
         return "?"
-    name = "string" if type_.dtype == 8 else numpy_dtype(type_.dtype).name
+    name = "string" if type_.dtype == STRING else numpy_dtype(type_.dtype).name
     return f"{type_.container}({name})" if type_.container else name
 
 

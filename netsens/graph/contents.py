@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from netsens.graph.dtypes import FLOATS, INT32, INT64, numpy_dtype
+from netsens.graph.dtypes import BOOL, FLOATS, INT32, INT64, numpy_dtype
 from netsens.graph.fold import FOLDS, fold
 from netsens.graph.graph import Array, Node, TensorType
 from netsens.graph.sizes import Expression, Size, at_least_zero, is_integer, larger, quotient, remainder, size_of, smaller
@@ -263,7 +263,7 @@ def _kept(node: Node, x: Array) -> Array | None:
     if node.op == "Identity":
         return x
     to = int(node.attributes["to"])
-    if to == 9:
+    if to == BOOL:
         return _lifted(lambda v: True if _above_zero(v) else None)(node, x)
     if to in FLOATS:
         return x

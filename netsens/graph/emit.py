@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import RuleError
-from netsens.graph.dtypes import FLOATS
+from netsens.graph.dtypes import DOUBLE, FLOAT, FLOATS
 from netsens.graph.emitter import Emitter
 from netsens.graph.graph import Dim, Graph, Shape, TensorType
 from netsens.graph.shapes import same_shape
@@ -60,7 +60,7 @@ class Builder(Emitter):
         """The dtype of a value's derivative: its own, and a float where the value holds quantised integers."""
         if primal.dtype == 0 or primal.dtype in FLOATS:
             return primal.dtype
-        return 11 if any(t.dtype == 11 for t in self.graph.types.values()) else 1
+        return DOUBLE if any(t.dtype == DOUBLE for t in self.graph.types.values()) else FLOAT
 
     def anchor(self, name: str) -> None:
         """Lets symbolic dimensions be read from this value's shape."""

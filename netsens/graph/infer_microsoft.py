@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from netsens.graph.dtypes import FLOAT, INT32, INT64
+from netsens.graph.dtypes import FLOAT, INT8, INT32, INT64, UINT8
 from netsens.graph.graph import Dim, Node, Shape, TensorType
 from netsens.graph.shapes import broadcast
 from netsens.graph.sizes import product, total
@@ -101,7 +101,7 @@ def _matmul(node: Node, types: Sequence[TensorType]) -> list[TensorType] | None:
     b = _batch_transposed(b, flags["transB"], flags["transBatchB"])
     front = broadcast(a[:-2], b[:-2])
     ends = (a[-2:-1] if len(a) > 1 else ()) + (b[-1:] if len(b) > 1 else ())
-    return [TensorType(types[0].dtype if types[0].dtype not in (2, 3) else FLOAT, (*front, *ends))]
+    return [TensorType(types[0].dtype if types[0].dtype not in (UINT8, INT8) else FLOAT, (*front, *ends))]
 
 
 def _quantised_matmul(node: Node, types: Sequence[TensorType]) -> list[TensorType] | None:
@@ -280,7 +280,7 @@ def _gathered_blocks(node: Node, types: Sequence[TensorType]) -> list[TensorType
     if data is None or indices is None:
         return None
     axis, last = int(node.attributes.get("gather_axis", 0)) % len(data), data[-1]
-    packed = 8 // int(node.attributes.get("bits", 4)) if types[0].dtype == 2 else 1
+    packed = 8 // int(node.attributes.get("bits", 4)) if types[0].dtype == UINT8 else 1
     return [TensorType(types[2].dtype, (*data[:axis], *indices, *data[axis + 1 : -1], product([last, packed])))]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from netsens.errors import UnsupportedError
-from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.dtypes import BOOL, INT64, numpy_dtype
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Dim, Graph, Node, TensorType
 from netsens.graph.sizes import symbols_of
@@ -360,16 +360,16 @@ def _reverse_loop(op: Builder, node: Node, body: Builder, parts: Iteration, reve
     trips = op.Squeeze(op.Shape(op.value(passed.numbers), start=0, end=1), [0])
     final = op.Sub(trips, op.constant(np.asarray(1, np.int64)))
 
-    counter = body.input(body.fresh("counter"), TensorType(7, ()))
-    condition = body.input(body.fresh("condition"), TensorType(9, ()))
+    counter = body.input(body.fresh("counter"), TensorType(INT64, ()))
+    condition = body.input(body.fresh("condition"), TensorType(BOOL, ()))
     # The iteration's own values come first: its number, and the states it began with.
     rest, body.graph.nodes = body.graph.nodes, []
     at = body.Sub(final, counter)
     number, truth = parts.counters
     shape = body.value(number).type.shape
-    body.add(Node("Unsqueeze", (at.name, body.constant([0]).name), (number,)) if shape else Node("Identity", (at.name,), (number,)), [TensorType(7, shape)])
+    body.add(Node("Unsqueeze", (at.name, body.constant([0]).name), (number,)) if shape else Node("Identity", (at.name,), (number,)), [TensorType(INT64, shape)])
     shape = body.value(truth).type.shape
-    body.add(Node("Identity", (body.constant(np.ones(1 if shape else (), np.bool_)).name,), (truth,)), [TensorType(9, shape or ())])
+    body.add(Node("Identity", (body.constant(np.ones(1 if shape else (), np.bool_)).name,), (truth,)), [TensorType(BOOL, shape or ())])
     for k, stack in passed.stacks.items():
         before = parts.states[k].before
         body.add(Node("Gather", (stack, at.name), (before,), {"axis": 0}), [body.value(before).type])

@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from netsens.graph.dtypes import INT64, numpy_dtype
+from netsens.graph.dtypes import BOOL, INT64, numpy_dtype
 from netsens.graph.emitted import NEVER_SHARED
 from netsens.graph.graph import Graph, Node, TensorType, pruned
 
@@ -195,7 +195,7 @@ def _late_zero(graph: Graph, nodes: list[Node], arriving: str, segment: int) -> 
     for part, type_ in (
         ("flat", TensorType(dtype, (None,))),
         ("element", TensorType(dtype, (1,))),
-        ("above", TensorType(9, (1,))),
+        ("above", TensorType(BOOL, (1,))),
         ("zero", TensorType(INT64, (1,))),
     ):
         graph.types[f"{name}/{part}"] = type_

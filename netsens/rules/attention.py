@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsens.errors import UnsupportedError
-from netsens.graph.dtypes import BOOL
+from netsens.graph.dtypes import BOOL, INT64
 from netsens.graph.emit import Builder, Value
 from netsens.graph.sizes import product
 from netsens.rules.words import RULES, NodeView, Rule, expansion
@@ -183,7 +183,7 @@ def _conditions(op: Builder, n: NodeView, q: Value, k: Value, past: Value | int,
     """Which keys a query may read, by their places: causality, windows, and the length of each sample."""
     rows = op.Unsqueeze(places(op, q, 2), [1])  # [L, 1]
     columns = op.Unsqueeze(places(op, k, 2), [0])  # [1, S]
-    filled = None if lengths is None else op.Reshape(op.Cast(lengths, to=7), [-1, 1, 1, 1])  # [B, 1, 1, 1]
+    filled = None if lengths is None else op.Reshape(op.Cast(lengths, to=INT64), [-1, 1, 1, 1])  # [B, 1, 1, 1]
     if filled is not None:
         past = filled - op.dim(q, 2)
     place = rows + past

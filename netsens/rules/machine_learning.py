@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import UnsupportedError
-from netsens.graph.dtypes import DOUBLE
+from netsens.graph.dtypes import DOUBLE, FLOAT
 from netsens.graph.emit import Builder, Value
 from netsens.rules.words import NodeView, expansion, flat, refuse
 
@@ -145,7 +145,7 @@ def _kernel(op: Builder, n: NodeView, x: Value, vectors: Any) -> Value:
 
 
 def _floats(op: Builder, x: Value) -> Value:
-    return x if x.dtype in (1, DOUBLE) else op.Cast(x, to=1)
+    return x if x.dtype in (FLOAT, DOUBLE) else op.Cast(x, to=FLOAT)
 
 
 def _row(numbers: Any) -> Any:

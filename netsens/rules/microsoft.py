@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import INT32
 from netsens.graph.emit import Builder, Value
 from netsens.rules.normalization import standardised
 from netsens.rules.words import NodeView, expansion, quantizes
@@ -196,7 +197,7 @@ def embedding_normalization(op: Builder, n: NodeView) -> list[Value | None]:
     if mask is None:
         lengths = op.Expand(op.constant(np.asarray(0, np.int32)), op.dim(n.x, 0))
     else:
-        lengths = op.ReduceSum(op.Cast(mask, to=6), [1], keepdims=0)
+        lengths = op.ReduceSum(op.Cast(mask, to=INT32), [1], keepdims=0)
     return [y, lengths, total][: len(n.outputs)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import INT64
 from netsens.graph.emit import Builder, Value
 from netsens.rules.attention import Attended, additive, attend, join_heads, places, split_heads
 from netsens.rules.microsoft import DOMAIN, operand, setting
@@ -33,7 +34,7 @@ def _unmasked(op: Builder, n: NodeView, mask: Value, k: Value) -> Value:
     batch = k.shape[0]
     if mask.rank == 1:
         columns = op.Unsqueeze(places(op, k, 2), [0])
-        ends = op.Reshape(op.Cast(mask, to=7), [-1, 1, 1, 1])
+        ends = op.Reshape(op.Cast(mask, to=INT64), [-1, 1, 1, 1])
         if mask.shape[0] == batch:
             return op.Less(columns, ends)
         if isinstance(batch, int) and mask.shape[0] == 2 * batch:

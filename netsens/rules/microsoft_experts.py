@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import INT32
 from netsens.graph.emit import Builder, Value
 from netsens.rules.attention import places
 from netsens.rules.microsoft import DOMAIN, operand, setting
@@ -55,7 +56,7 @@ def _chosen(op: Builder, n: NodeView, router: Value) -> Value:
     backwards = op.dim(router, 1) - 1 - places(op, router, 1)
     _, found = op.TopK(op.Gather(router, backwards, axis=1), op.constant(np.asarray([int(setting(n, "k", 1))])), axis=-1, outputs=2)
     here = op.Equal(op.Unsqueeze(found, [2]), backwards)  # [T, k, E]
-    return op.Greater(op.ReduceSum(op.Cast(here, to=6), [1], keepdims=0), op.constant(np.asarray(0, np.int32)))
+    return op.Greater(op.ReduceSum(op.Cast(here, to=INT32), [1], keepdims=0), op.constant(np.asarray(0, np.int32)))
 
 
 def _softmax_among(op: Builder, router: Value, chosen: Value) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from netsens.graph.dtypes import INT64
 from netsens.graph.emit import Builder, Value
 from netsens.rules.attention import additive, all_of, attend, indices, join_heads, places, split_heads
 from netsens.rules.microsoft import DOMAIN, operand, setting
@@ -48,7 +49,7 @@ def group_query_attention(op: Builder, n: NodeView) -> list[Value | None]:
         q, k, v = (split_heads(op, operand(n, i), count) for i, count in ((0, heads), (1, groups), (2, groups)))
     length = op.dim(q, 2)
     # How many keys each sample has, [B, 1], and how many of them came before these queries.
-    total = op.Reshape(op.Cast(operand(n, 5), to=7), [-1, 1]) + 1
+    total = op.Reshape(op.Cast(operand(n, 5), to=INT64), [-1, 1]) + 1
     prompt = _fresh(op, n)
     before = total - length if prompt is None else op.constant(np.zeros((1, 1), np.int64))
     if setting(n, "do_rotary", 0):
@@ -88,7 +89,7 @@ def _fresh(op: Builder, n: NodeView) -> bool | None:
 def _appended(op: Builder, n: NodeView, past: Value, new: Value, before: Value) -> Value:
     """The cache: of each sample the first `before` [B, 1] of its past, then the new: [B, J, S, D]."""
     both = op.Concat(past, new, axis=2)
-    size = op.Max(op.dim(past, 2), op.Reshape(op.Cast(operand(n, 6), to=7), [1]))
+    size = op.Max(op.dim(past, 2), op.Reshape(op.Cast(operand(n, 6), to=INT64), [1]))
     place = op.Unsqueeze(indices(op, size), [0])
     after = op.Min(place - before + op.dim(past, 2), op.dim(past, 2) + op.dim(new, 2) - 1)
     source = op.Reshape(op.Where(op.Less(place, before), place, after), op.vector([op.dim(past, 0), 1, -1, 1]))

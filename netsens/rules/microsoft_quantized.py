@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netsens.errors import UnsupportedError
-from netsens.graph.dtypes import UINT8
+from netsens.graph.dtypes import INT32, UINT8
 from netsens.graph.emit import Builder, Value
 from netsens.rules.microsoft import DOMAIN, operand, setting
 from netsens.rules.words import NodeView, expansion
@@ -22,7 +22,7 @@ _CODES = {0: [v / 12 for v in (*_FP4, *(-v for v in _FP4))], 1: _NF4}
 
 def unpacked(op: Builder, packed: Value, bits: int) -> Value:
     """Each byte as the 8/bits numbers in it, the lowest bits first, as int32: [..., W] -> [..., W*8/bits]."""
-    wide = op.Cast(packed, to=6)
+    wide = op.Cast(packed, to=INT32)
     if bits == 8:
         return wide
     parts = []
@@ -92,7 +92,7 @@ def product_of_codes(op: Builder, n: NodeView) -> Value:
 
 
 def _halves(op: Builder, packed: Value) -> tuple[Value, Value]:
-    wide = op.Cast(packed, to=6)
+    wide = op.Cast(packed, to=INT32)
     sixteen = op.constant(16, wide)
     return op.Mod(wide, sixteen), op.Div(wide, sixteen)
 
@@ -110,7 +110,7 @@ def gather_blocks(op: Builder, n: NodeView) -> Value:
         )
 
     def rows(x: Value) -> Value:
-        taken = op.Gather(op.Cast(x, to=6), which, axis=axis)
+        taken = op.Gather(op.Cast(x, to=INT32), which, axis=axis)
         return unpacked(op, taken, bits) if packed else taken
 
     numbers, scale = rows(data), op.Gather(scales, which, axis=axis)
@@ -143,6 +143,6 @@ def quantised_embedding_normalization(op: Builder, n: NodeView) -> list[Value | 
         total = total + op.Gather(table(4), segments, axis=0)
     y = op.LayerNormalization(total, gamma, beta, axis=-1, epsilon=float(setting(n, "epsilon", 1e-12)))
     mask = n.input(7)
-    lengths = op.Expand(op.constant(np.asarray(0, np.int32)), op.dim(n.x, 0)) if mask is None else op.ReduceSum(op.Cast(mask, to=6), [1], keepdims=0)
+    lengths = op.Expand(op.constant(np.asarray(0, np.int32)), op.dim(n.x, 0)) if mask is None else op.ReduceSum(op.Cast(mask, to=INT32), [1], keepdims=0)
     outputs: list[Value | None] = [y, lengths]
     return outputs[: len(n.outputs)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import INT64
 from netsens.graph.emit import Builder, Value
 from netsens.rules.microsoft import DOMAIN, operand, setting
 from netsens.rules.placement import lengths, positions
@@ -24,7 +25,7 @@ def sample(op: Builder, n: NodeView) -> Value:
 
 @expansion("ExpandDims", domain=DOMAIN)
 def expand_dims(op: Builder, n: NodeView) -> Value:
-    return op.Unsqueeze(n.x, op.Reshape(op.Cast(operand(n, 1), to=7), [1]))
+    return op.Unsqueeze(n.x, op.Reshape(op.Cast(operand(n, 1), to=INT64), [1]))
 
 
 @expansion("Range", domain=DOMAIN)
@@ -36,7 +37,7 @@ def range_of(op: Builder, n: NodeView) -> Value:
 
 @expansion("GatherND", domain=DOMAIN)
 def gather(op: Builder, n: NodeView) -> Value:
-    return op.GatherND(n.x, op.Cast(operand(n, 1), to=7))
+    return op.GatherND(n.x, op.Cast(operand(n, 1), to=INT64))
 
 
 @expansion("Pad", domain=DOMAIN)
@@ -106,7 +107,7 @@ def transposed_convolution(op: Builder, n: NodeView) -> Value:
 @expansion("CropAndResize", domain=DOMAIN)
 def crop_and_resize(op: Builder, n: NodeView) -> Value:
     """Each box (y1, x1, y2, x2, as shares of the image) sampled at `crop_size` places between its corners, those included."""
-    boxes, which, size = operand(n, 1), operand(n, 2), op.Cast(operand(n, 3), to=7)
+    boxes, which, size = operand(n, 1), operand(n, 2), op.Cast(operand(n, 3), to=INT64)
     nearest = str(setting(n, "mode", "bilinear")) == "nearest"
     places, inside = [], []
     for k in range(2):
@@ -125,6 +126,6 @@ def crop_and_resize(op: Builder, n: NodeView) -> Value:
     down, across = op.Unsqueeze(places[0], [2, 3]), op.Unsqueeze(places[1], [1, 3])
     shape = op.Concat(op.dim(boxes, 0), size, op.constant(np.asarray([1])), axis=0)
     grid = op.Concat(op.Expand(across, shape), op.Expand(down, shape), axis=3)
-    y = op.GridSample(op.Gather(n.x, op.Cast(which, to=7), axis=0), grid, mode="nearest" if nearest else "linear", align_corners=1, padding_mode="border")
+    y = op.GridSample(op.Gather(n.x, op.Cast(which, to=INT64), axis=0), grid, mode="nearest" if nearest else "linear", align_corners=1, padding_mode="border")
     seen = op.And(op.Unsqueeze(inside[0], [1, 3]), op.Unsqueeze(inside[1], [1, 2]))
     return op.Where(seen, y, float(setting(n, "extrapolation_value", 0.0)))

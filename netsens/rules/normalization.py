@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from netsens.graph.dtypes import DOUBLE, HALVES
+from netsens.graph.dtypes import DOUBLE, FLOAT, HALVES
 from netsens.graph.emit import Builder, Value
 from netsens.rules.words import NodeView, expansion, jvp, vjp
 
@@ -95,7 +95,7 @@ def _root_mean_square(op: Builder, n: NodeView) -> tuple[Value, Value, list[int]
     axis = -1 if n["axis"] is None else int(n["axis"])
     epsilon = 1e-5 if n["epsilon"] is None else float(n["epsilon"])
     axes = list(range(axis % n.x.rank, n.x.rank))
-    x = op.Cast(n.x, to=1) if n.x.dtype in HALVES else n.x  # in half precision the squares overflow, so the standard widens them
+    x = op.Cast(n.x, to=FLOAT) if n.x.dtype in HALVES else n.x  # in half precision the squares overflow, so the standard widens them
     inverse = op.Cast(1 / op.Sqrt(op.ReduceMean(x * x, axes) + epsilon), to=n.x.dtype)
     return n.x * inverse, inverse, axes
 

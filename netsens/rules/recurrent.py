@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import UnsupportedError
+from netsens.graph.dtypes import INT64
 from netsens.graph.emit import Builder, Value
 from netsens.graph.graph import Graph, Node, TensorType
 from netsens.rules.words import NodeView
@@ -140,7 +141,7 @@ class Recurrence:
         if lengths is None:
             return None
         steps = op.Range(op.constant(np.asarray(0, np.int64)), op.Squeeze(op.dim(self.x, 0), [0]), op.constant(np.asarray(1, np.int64)))
-        return op.retyped(op.Less(op.Unsqueeze(steps, [1, 2]), op.Unsqueeze(op.Cast(lengths, to=7), [0, 2])), (*self.x.shape[:2], 1))
+        return op.retyped(op.Less(op.Unsqueeze(steps, [1, 2]), op.Unsqueeze(op.Cast(lengths, to=INT64), [0, 2])), (*self.x.shape[:2], 1))
 
     def projected(self, d: int, bias: Value | None) -> Value:
         """The input's part of the gates, over all steps: [T, B, I] x [G H, I]' -> [T, B, G H]"""

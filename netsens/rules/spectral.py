@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsens.graph.dtypes import DOUBLE
+from netsens.graph.dtypes import DOUBLE, INT64
 from netsens.graph.emit import Builder, Value
 from netsens.rules.attention import indices
 from netsens.rules.placement import added_at
@@ -54,11 +54,11 @@ def _fourier(op: Builder, n: NodeView, g: Value) -> Value:
         axis = op.constant(np.asarray([at], np.int64))
         size = op.dim(x, at)
     else:  # the axis is known at run time only
-        axis = op.Reshape(op.Cast(place, to=7), [1])
+        axis = op.Reshape(op.Cast(place, to=INT64), [1])
         axis = op.Where(op.Less(axis, op.constant(np.zeros(1, np.int64))), axis + x.rank, axis)
         size = op.Gather(op.shape(x), axis, axis=0)
     if given is not None:
-        length = op.Reshape(op.Cast(given, to=7), [1])
+        length = op.Reshape(op.Cast(given, to=INT64), [1])
     else:
         length = (size - 1) * 2 if inverse and onesided else size
     count, scalar, where = op.Cast(_scalar(op, length), to=x.dtype), _scalar(op, length), _scalar(op, axis)
@@ -91,7 +91,7 @@ def _frame_length(op: Builder, n: NodeView) -> Value:
     """How long a frame is, as a vector of one."""
     given, window = n.input(3), n.input(2)
     if given is not None:
-        return op.Reshape(op.Cast(given, to=7), [1])
+        return op.Reshape(op.Cast(given, to=INT64), [1])
     assert window is not None
     return op.dim(window, 0)
 
@@ -99,7 +99,7 @@ def _frame_length(op: Builder, n: NodeView) -> Value:
 def _step(op: Builder, n: NodeView) -> Value:
     step = n.inputs[1]
     assert step is not None
-    return op.Reshape(op.Cast(step, to=7), [1])
+    return op.Reshape(op.Cast(step, to=INT64), [1])
 
 
 def _frames(op: Builder, n: NodeView) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from netsens.errors import UnsupportedError
-from netsens.graph.dtypes import HALVES
+from netsens.graph.dtypes import FLOAT, HALVES
 from netsens.graph.emit import Builder, Value
 from netsens.rules.words import NodeView, expansion
 
@@ -14,7 +14,7 @@ _DOUBLINGS = 16  # where the length of a sequence is not known; enough for 65,53
 
 def _heads(op: Builder, x: Value, heads: int, size: int = -1) -> Value:
     """[B, T, H*D] -> [B, H, 1, T, D], computed in float32 at least; the third axis is for the queries that share a head."""
-    wide = op.Cast(x, to=1) if x.dtype in HALVES else x
+    wide = op.Cast(x, to=FLOAT) if x.dtype in HALVES else x
     return op.Unsqueeze(op.Transpose(op.Reshape(wide, [0, 0, heads, size]), perm=[0, 2, 1, 3]), [2])
 
 

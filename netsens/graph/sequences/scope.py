@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from netsens.graph.dtypes import INT64
 from netsens.graph.graph import Array, Dim, Graph, Node, TensorType, numbered_name
 from netsens.graph.sequences.known import OPERATORS, Known, Listed
 
@@ -109,4 +110,4 @@ class Scope:
 
     def whole(self, number: str, hint: str) -> str:
         """A number as int64, which shapes are."""
-        return number if self.type(number).dtype in (0, 7) else self.emit("Cast", [number], f"{hint}/number", {"to": 7})
+        return number if self.type(number).dtype in (0, INT64) else self.emit("Cast", [number], f"{hint}/number", {"to": INT64})

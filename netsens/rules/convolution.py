@@ -336,4 +336,14 @@ def _counted(op: Builder, length: Value) -> Value:
     return op.Range(op.constant(np.asarray(0, np.int64)), op.Squeeze(length, [0]), op.constant(np.asarray(1, np.int64)))
 
 
-linear("Col2Im", _columns)
+def _unmixed(n: NodeView) -> None:
+    """onnxruntime 1.31 mixes up the channels of dilated blocks unless images have two axes, and what it computes is then not what is differentiated."""
+    dilations = n["dilations"] or []
+    if len(dilations) not in (0, 2) and max(dilations) > 1:
+        raise UnsupportedError(
+            f"{n.node.label} has dilated blocks over {len(dilations)} ax{'is' if len(dilations) == 1 else 'es'}, whose channels onnxruntime mixes up: neither its output nor a derivative "
+            "could be trusted. Write it over two axes, of which one may have length 1."
+        )
+
+
+linear("Col2Im", _columns, check=_unmixed)

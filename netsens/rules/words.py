@@ -187,9 +187,11 @@ def _is_zero(value: Value) -> bool:
 # Linear ------------------------------------------------------------------------------------------------------------------
 
 
-def linear(names: str, transpose: Transpose, *, operands: Sequence[int] | None = (0,), domain: str = "") -> None:
+def linear(
+    names: str, transpose: Transpose, *, operands: Sequence[int] | None = (0,), domain: str = "", check: Callable[[NodeView], None] = lambda n: None
+) -> None:
     """An operator that is linear in `operands` together (None: in all of them; an absent tangent is a zero there). Its JVP is itself.
-    `transpose(op, n, g, ...)`, one cotangent for each output, gives the cotangent of each operand."""
+    `transpose(op, n, g, ...)`, one cotangent for each output, gives the cotangent of each operand. `check` raises where a node isn't to be trusted."""
 
     def positions(n: NodeView) -> Sequence[int]:
         return range(len(n.inputs)) if operands is None else operands
@@ -197,6 +199,7 @@ def linear(names: str, transpose: Transpose, *, operands: Sequence[int] | None =
     def jvp(op: Builder, n: NodeView, tangents: Sequence[Value | None]) -> list[Value | None]:
         if not any(tangents[k] is not None for k in positions(n) if k < len(tangents)):
             return [None] * len(n.outputs)
+        check(n)
         inputs = list(n.inputs)
         for k in positions(n):
             x = n.input(k)
@@ -207,6 +210,7 @@ def linear(names: str, transpose: Transpose, *, operands: Sequence[int] | None =
         return [t if t is None or y is None else op.retyped(t, y.type.shape) for t, y in zip(result, n.outputs, strict=True)]
 
     def transposed(op: Builder, n: NodeView, cotangents: Sequence[Value | None]) -> list[Value | None]:
+        check(n)
         full = list(cotangents)
         if len(full) > 1:
             full = [g if g is not None or y is None else op.zeros_like(y) for g, y in zip(full, n.outputs, strict=True)]

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import netsens
+from netsens.errors import UnsupportedError
 from netsens.graph.graph import Array
 
 
@@ -56,3 +57,18 @@ def test_drawn_windows_give_back_to_their_first_maximum(seed: int) -> None:
     g = np.random.default_rng(seed).standard_normal(y.shape).astype(np.float32)
     expected = _back(np.maximum(x, 0), g, attributes) * (x > 0) if rectified else _back(x, g, attributes)
     np.testing.assert_allclose(model.grad(x, cotangent=g)["x"], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_dilated_columns_over_other_than_two_axes_are_refused(axes: int) -> None:
+    """onnxruntime's own Col2Im is wrong there, so a model that holds it computes something else than what would be differentiated."""
+    block = helper.make_node("Col2Im", ["x", "s", "k"], ["y"], "fold", dilations=[2] * axes)
+    constants = [numpy_helper.from_array(np.full(axes, value), name) for name, value in (("s", 5), ("k", 2))]
+    shapes = [helper.make_tensor_value_info("x", 1, [2, 3 * 2**axes, 3**axes]), helper.make_tensor_value_info("y", 1, [None] * (axes + 2))]
+    graph = helper.make_graph([block], "fold", shapes[:1], shapes[1:], constants)
+    model = netsens.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+    x = np.ones((2, 3 * 2**axes, 3**axes), np.float32)
+    with pytest.raises(UnsupportedError, match=r"fold.*mixes up"):
+        model.grad(x)
+    with pytest.raises(UnsupportedError, match=r"fold.*mixes up"):
+        model.linearize(x).jvp(x)

@@ -114,8 +114,8 @@ class Model:
 
         `method` is "auto" (exact rules, finite differences for operators without one), "autodiff" (exact or an error) or
         "finite-difference" (the whole model, with an estimate of the error; `step` sets the step, `progress` is told evaluations done and
-        in all). `memory_limit` bounds the bytes that it computes, weights and inputs apart: above it inner
-        values are computed again instead of kept, and `ToleranceError` is raised where that isn't enough."""
+        in all). `memory_limit` bounds the bytes that it computes, weights and inputs apart: above it a batch
+        of images goes in parts, and inner values are computed again instead of kept; `ToleranceError` is raised where that isn't enough."""
         feeds = self.feeds(inputs)
         if method not in ("auto", "autodiff", "finite-difference"):
             raise UsageError(f"The method '{method}' is not auto, autodiff or finite-difference.")

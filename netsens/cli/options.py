@@ -205,5 +205,5 @@ def memory_option(command: Command) -> Command:
         "--memory-limit",
         type=Bytes(),
         metavar="SIZE",
-        help="The most memory that results and buffers may take, as 1GiB; grad keeps less and computes more again.",
+        help="The most memory that results and buffers may take, as 1GiB; grad takes images in parts, keeps less and computes more again.",
     )(command)

@@ -14,6 +14,9 @@ from netsens.graph.normal import load_graph
 from netsens.jacobian import gradient_plan
 from netsens.jacobian.gradient_plan import Samples
 from netsens.modes.samplewise import batch_of
+from netsens.run import parts
+from netsens.run.parts import rows_at_a_time
+from netsens.run.runtime import RunOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out")
 
@@ -99,12 +102,12 @@ def test_parts_make_the_whole(body: str, question: dict[str, str], imposed: bool
     asked: list[int] = []
     run = netsens.run.session.Session.run
     monkeypatch.setattr(netsens.run.session.Session, "run", lambda self, feeds, *more: (asked.append(len(feeds["x"])), run(self, feeds, *more))[1])
-    parts = netsens.load(proto).grad(x, cotangent=g, **question)
+    in_parts = netsens.load(proto).grad(x, cotangent=g, **question)
     assert max(asked) < 6
-    assert list(parts) == list(whole)
+    assert list(in_parts) == list(whole)
     for name, expected in whole.items():
-        assert parts[name].dtype == expected.dtype
-        np.testing.assert_allclose(parts[name], expected, rtol=2e-5, atol=2e-5)
+        assert in_parts[name].dtype == expected.dtype
+        np.testing.assert_allclose(in_parts[name], expected, rtol=2e-5, atol=2e-5)
 
 
 def test_an_input_for_all_samples_gets_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +115,9 @@ def test_an_input_for_all_samples_gets_the_sum(monkeypatch: pytest.MonkeyPatch) 
     feeds = {"x": np.random.default_rng(5).standard_normal((4, 3, 8, 8)).astype(np.float32), "scale": np.linspace(-1, 1, 8, dtype=np.float32)[None]}
     whole = netsens.load(proto).grad(feeds)
     _in_parts(monkeypatch)
-    parts = netsens.load(proto).grad(feeds)
+    in_parts = netsens.load(proto).grad(feeds)
     for name in whole:
-        np.testing.assert_allclose(parts[name], whole[name], rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(in_parts[name], whole[name], rtol=2e-5, atol=2e-5)
 
 
 def test_a_question_from_the_cache_is_answered_in_the_same_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +146,13 @@ def test_within_a_limit_a_batch_goes_in_parts_before_anything_is_computed_again(
     assert 1 <= plan.samples.at_a_time < 8
     with pytest.raises(netsens.NetsensError, match="smaller batch"):
         model.grad(x, wrt=wrt, memory_limit=150_000)
+
+
+def test_a_gpu_takes_the_whole_batch_unless_a_limit_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "providers", lambda choice: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    batch = {"x": np.zeros((16, 3, 8, 8), np.float32)}
+    assert rows_at_a_time(Samples(["x"], [], 1 << 23, 0), batch, RunOptions()) is None
+    assert rows_at_a_time(Samples(["x"], [], 1 << 23, 0, at_a_time=4), batch, RunOptions()) == 4
 
 
 @pytest.mark.parametrize(

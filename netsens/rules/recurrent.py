@@ -87,11 +87,12 @@ def scan(op: Builder, step: Step, states: Sequence[Value], reads: Sequence[Value
 @dataclass(frozen=True, slots=True)
 class Steps:
     """A recurrence as a Scan: `cell(d)` is a direction's step, `first` are its states by kind and direction, `reads` the input's part of the gates by
-    direction."""
+    direction. `state` gives the state after every step from what the cell writes besides, where that is cheaper than to write it."""
 
     cell: Callable[[int], Step]
     first: Sequence[Sequence[Value]]
     reads: Sequence[Value]
+    state: Callable[[Builder, Sequence[Value]], Value] | None = None
 
 
 class Recurrence:
@@ -173,9 +174,10 @@ class Recurrence:
         return op.Clip(x, -float(bound), float(bound)) if bound else x
 
     def run(self, steps: Steps, keeping: bool = False) -> tuple[list[Value | None], list[list[Value]]]:
-        """Y and the last states of all directions; and, where it is `keeping` them, for each direction the states after every step and what the cell
-        writes besides, [T, B, ..]."""
+        """Y and the last states of all directions; and, where it is `keeping` them, for each direction the state after every step, maybe other states, and what the
+        cell writes besides, [T, B, ..]."""
         op, n = self.op, self.n
+        told = steps.state if keeping and self.mask is None else None
         whole: list[list[Value]] = []
         finals: list[list[Value]] = []
         for d in range(self.directions):
@@ -188,13 +190,15 @@ class Recurrence:
                     # A sample that has ended keeps its states and writes zeros.
                     after = [body.Where(slices[1], new, old) for new, old in zip(after, states, strict=True)]
                     written = body.Where(slices[1], written, 0.0)
+                if told is not None:
+                    return after, besides
                 if keeping:
                     return after, [written, *after[1:], *besides]
                 return after, [written] if n.outputs[0] is not None else []
 
             reads = [steps.reads[d], *([self.mask] if self.mask is not None else [])]
             last, outputs = scan(op, step, [s[d] for s in steps.first], reads, self.backward[d])
-            whole.append(outputs)
+            whole.append(outputs if told is None else [told(op, outputs), *outputs])
             finals.append(last)
         y = None if n.outputs[0] is None else self._all_steps([w[0] for w in whole])
         return [y, *(self._last([f[k] for f in finals], k) for k in range(len(steps.first)))], whole

@@ -86,7 +86,8 @@ def lstm(op: Builder, n: NodeView) -> list[Value | None]:
 
 
 def lstm_steps(parts: Recurrence) -> Steps:
-    """c' = f c + i g(..), h' = o h(c'), with the gates i, o, f of x W' + h R' + b (and of the cell, through peepholes). On the way: i, o, f and g."""
+    """c' = f c + i g(..), h' = o h(c'), with the gates i, o, f of x W' + h R' + b (and of the cell, through peepholes). On the way, in the usual form: i, o and f side by
+    side, g(..), f c and h(c')."""
     functions = activations(parts.n, ["Sigmoid", "Tanh", "Tanh"], parts.directions)
     cells = parts.states(parts.n.input(6))
     peepholes = parts.each(parts.n.input(7))
@@ -103,10 +104,12 @@ def lstm_steps(parts: Recurrence) -> Steps:
             if p is None and not coupled:
                 # [B, 4 H] -> [B, 3 H], [B, H]
                 gates, new = body.Split(sums, body.constant([3 * parts.hidden, parts.hidden]), axis=-1, outputs=2)
-                i, o, forget = in_parts(body, f(body, parts.clipped(body, gates)), 3)
-                new = g(body, parts.clipped(body, new))
-                c = forget * c + i * new
-                return [o * h_of(body, c), c], [i, o, forget, new]
+                gates, new = f(body, parts.clipped(body, gates)), g(body, parts.clipped(body, new))
+                i, o, forget = in_parts(body, gates, 3)
+                held = forget * c
+                c = held + i * new
+                squashed = h_of(body, c)
+                return [o * squashed, c], [gates, new, held, squashed]
             i, o, forget, new = in_parts(body, sums, 4)
             if p is not None:
                 i, forget = i + body.value(p[0].name) * c, forget + body.value(p[2].name) * c
@@ -117,9 +120,9 @@ def lstm_steps(parts: Recurrence) -> Steps:
             if p is not None:
                 o = o + body.value(p[1].name) * c
             o = f(body, parts.clipped(body, o))
-            return [o * h_of(body, c), c], [i, o, forget, new]
+            return [o * h_of(body, c), c], []
 
         return step
 
     reads = [parts.projected(d, _sum(*parts.biases(d))) for d in range(parts.directions)]
-    return Steps(cell, [parts.h0, cells], reads)
+    return Steps(cell, [parts.h0, cells], reads, lambda op, kept: in_parts(op, kept[0], 3)[1] * kept[3])

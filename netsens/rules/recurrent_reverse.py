@@ -46,7 +46,7 @@ class _Pull:
         return [part for part in self._directions(y, 1) if part is not None]
 
     def kept(self, steps: Steps) -> list[list[Value]]:
-        """The states after each step and the values on the way there, [T, B, ..], by direction."""
+        """The state after each step, maybe other states, and the values on the way there, [T, B, ..], by direction."""
         if self.parts.mask is None and self._products() < _LITTLE:
             return [self._at_once(steps, d, y) for d, y in enumerate(self.outputs())]
         outputs, kept = self.parts.run(steps, keeping=True)
@@ -62,17 +62,19 @@ class _Pull:
         """A direction's cell over all steps, whose states before are known from the node's output; the gates read no other."""
         op = self.op
         before = self.before(d, y, self.parts.h0[d])
-        _, gates = steps.cell(d)(op, [before] * len(steps.first), [steps.reads[d]])
+        _, kept = steps.cell(d)(op, [before] * len(steps.first), [steps.reads[d]])
         if len(steps.first) == 1:
-            return [y, *gates]
-        i, _, forget, new = gates
+            return [y, *kept]
+        gates, new, *_ = kept
+        i, _, forget = in_parts(op, gates, 3)
 
         def cell(body: Builder, states: list[Value], slices: list[Value]) -> tuple[list[Value], list[Value]]:
             c = states[0] * slices[0] + slices[1]
             return [c], [c]
 
-        _, cells = scan(op, cell, [steps.first[1][d]], [forget, i * new], self.parts.backward[d])
-        return [y, *cells, *gates]
+        first = steps.first[1][d]
+        _, (cells,) = scan(op, cell, [first], [forget, i * new], self.parts.backward[d])
+        return [y, gates, new, forget * self.before(d, cells, first), op.Tanh(cells)]
 
     def _directions(self, x: Value | None, axis: int) -> list[Value | None]:
         """The parts of a value by direction, that axis gone."""
@@ -255,18 +257,16 @@ def lstm_reverse(op: Builder, n: NodeView, *cotangents: Value | None) -> Any:
         return NotImplemented
     pull = _Pull(op, n, 4, cotangents)
     steps = lstm_steps(pull.parts)
-    for d, (y, cells, *gates) in enumerate(pull.kept(steps)):
-        w, r, c0 = pull.parts.w[d], pull.parts.r[d], steps.first[1][d]
+    for d, (y, *_, gates, new, held, squashed) in enumerate(pull.kept(steps)):
+        w, r = pull.parts.w[d], pull.parts.r[d]
         assert w is not None
         assert r is not None
         order = gate_order(op, [w, r], 4, pull.hidden) if n.wanted[1] or n.wanted[2] else None
         places = range(4) if order is None else order.gates
-        i, o, forget, new = gates
-        squashed = op.Tanh(cells)
+        i, o, forget = in_parts(op, gates, 3)
         by_cell = pull.running(o * (1.0 - squashed * squashed))
         # What s, g, s, s are multiplied by to give the cotangents of i, o, f and the candidate: [T, B, 4 H]
-        others = (new, squashed, pull.before(d, cells, c0))
-        factors = [*(other * gate * (1.0 - gate) for other, gate in zip(others, gates, strict=False)), i * (1.0 - new * new)]
+        factors = [new * i * (1.0 - i), squashed * o * (1.0 - o), held * (1.0 - forget), i * (1.0 - new * new)]
         kept_r = r if order is None else order.from_node(op, r)
 
         def step(body: Builder, states: list[Value], slices: list[Value], r: Value = kept_r, places: Sequence[int] = places) -> tuple[list[Value], list[Value]]:

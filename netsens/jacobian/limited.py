@@ -26,11 +26,12 @@ def _convolves(model: Graph) -> bool:
     return any(n.op == "Conv" for n in model.nodes)
 
 
-def within(plan: GradientPlan, model: Graph, limit: int) -> GradientPlan:
-    """The plan, its graph rewritten to keep less and compute more again where it would take more than `limit` bytes besides weights and inputs. `model` is the graph
-    that it differentiates, for inputs of known shapes. Raises `ToleranceError` where nothing gets below the limit."""
+def within(plan: GradientPlan, model: Graph, limit: int, held: int = 0) -> GradientPlan:
+    """The plan, its graph rewritten to keep less and compute more again where it would take more than `limit` bytes besides weights and inputs, with `held` bytes that
+    are kept of other parts of the batch. `model` is the graph that it differentiates, for inputs of known shapes. Raises `ToleranceError` where nothing gets below the
+    limit."""
     convolutions = _convolves(model)
-    whole = least = taken(plan, model)
+    whole = least = taken(plan, model) + held
     if whole <= limit:
         return plan
     forward = {o for n in model.nodes for o in n.outputs if o}
@@ -38,7 +39,7 @@ def within(plan: GradientPlan, model: Graph, limit: int) -> GradientPlan:
         if convolutions and segments > FEW:
             break
         graph = recomputed(plan.graph, forward, plan.cotangents, segments)
-        again = peak_bytes(graph) * (AGAIN_SLACK if convolutions else SLACK)
+        again = peak_bytes(graph) * (AGAIN_SLACK if convolutions else SLACK) + held
         if again <= limit:
             return replace(plan, graph=graph, cotangents={})
         least = min(least, again)

@@ -101,10 +101,10 @@ class Plans:
         count = feeds[samples.inputs[0]].shape[0]
         for said, part in smaller_and_smaller(samples, feeds, self.options):
             plan, model = self._specialised(part, question)
-            room = limit if said.at_a_time == count else limit - together
-            if taken(plan, model) <= room:
+            held = 0 if said.at_a_time == count else together
+            if taken(plan, model) + held <= limit:
                 break
-        return replace(within(plan, model, room), samples=said, limited=True)
+        return replace(within(plan, model, limit, held), samples=said, limited=True)
 
     def _specialised(self, feeds: Mapping[str, Array], question: Mapping[str, Any]) -> tuple[GradientPlan, Graph]:
         """The plan for inputs of exactly these shapes, and the graph that it differentiates."""

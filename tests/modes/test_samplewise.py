@@ -144,7 +144,7 @@ def test_within_a_limit_a_batch_goes_in_parts_before_anything_is_computed_again(
     (plan,) = model._plans._within.values()
     assert plan.samples is not None
     assert 1 <= plan.samples.at_a_time < 8
-    with pytest.raises(netsens.NetsensError, match="smaller batch"):
+    with pytest.raises(netsens.NetsensError, match=r"limit is 146\.5 KiB; take a smaller batch"):
         model.grad(x, wrt=wrt, memory_limit=150_000)
 
 

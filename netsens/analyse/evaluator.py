@@ -11,6 +11,7 @@ import numpy as np
 
 from netsens.errors import RunError, UnsupportedError, UsageError
 from netsens.graph.dtypes import FLOATS, is_float
+from netsens.graph.emitted import CHANCE
 from netsens.graph.graph import Array, Graph
 from netsens.graph.precision import in_precision
 from netsens.run.reference import reference_runner
@@ -21,7 +22,6 @@ DTYPES = {"float64": (11, np.float64), "float32": (1, np.float32)}
 SLOWEST_REFERENCE = 0.05  # seconds of a forward pass in onnxruntime above which the reference evaluator would take minutes
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23}
 LARGEST_COPY = 1 << 29  # bytes of weights above which no float64 copy of them is made
-RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def random_nodes(graph: Graph) -> list[str]:
     """The nodes whose output differs from run to run."""
     found = []
     for node in graph.nodes:
-        if (node.op in RANDOM and not node.domain) or (node.op == "Dropout" and _trains(graph, node.inputs)):
+        if (node.op in CHANCE and not node.domain) or (node.op == "Dropout" and _trains(graph, node.inputs)):
             found.append(node.label)
         for _, inner in node.subgraphs():
             found.extend(random_nodes(inner))

@@ -10,7 +10,8 @@ import numpy as np
 
 from netsens.graph.graph import Node
 
-NEVER_SHARED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+CHANCE = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}  # other numbers each time
+NEVER_SHARED = CHANCE | {"Dropout"}
 Outputs = tuple[str, ...]
 
 

@@ -15,12 +15,11 @@ import numpy as np
 from netsens.errors import ModelError, RuleError
 from netsens.graph.contents import MOST, contents_of, is_known
 from netsens.graph.dtypes import BOOL, INT64
+from netsens.graph.emitted import CHANCE
 from netsens.graph.graph import Array, Dim, Graph, Node, Shape, TensorType
 from netsens.graph.infer import infer_node, onnx_types
 from netsens.graph.shapes import constant_type, known
 from netsens.graph.sizes import Expression, at_least_zero, dim_of, is_integer, symbols_of
-
-_NEVER_SETTLED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
 def infer_types(graph: Graph) -> Graph:
@@ -57,7 +56,7 @@ class _Propagation:
         for node in self._flattened(graph.nodes, constants, parameters):
             changed = self.node(node)
             outputs = [o for o in changed.outputs if o]
-            if outputs and node.op not in _NEVER_SETTLED and all(self._settles(o) and o not in graph.outputs for o in outputs):
+            if outputs and node.op not in CHANCE and all(self._settles(o) and o not in graph.outputs for o in outputs):
                 constants.update({o: self.contents[o] for o in outputs})
             else:
                 nodes.append(changed)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from netsens.graph.dtypes import numpy_dtype
+from netsens.graph.emitted import CHANCE
 from netsens.graph.graph import Array, Graph, Node, Shape, pruned
 from netsens.rules.words import attribute_default
 
@@ -16,13 +17,12 @@ ELEMENTWISE = {
 }  # fmt: skip
 # Of the first operand sample by sample, with weights that all samples share.
 WEIGHING = {
-    "AveragePool", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN",
-    "LpPool", "SpaceToDepth",
+    "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "Dropout", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
+    "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "SpaceToDepth",
 }  # fmt: skip
 DENSE = {"Gemm", "MatMul"}
 RESHAPING = {"Expand", "Flatten", "Reshape", "Squeeze", "Unsqueeze"}
-AXIS = {"Concat", "Hardmax", "LayerNormalization", "LogSoftmax", "Softmax", "Split"}
-CHANCE = {"RandomNormal", "RandomUniform"}
+AXIS = {"Hardmax", "LayerNormalization", "LogSoftmax", "Softmax", "Split"}
 REDUCING = {"ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"}
 
 
@@ -76,7 +76,9 @@ class _Walk:
     def leads(self, name: str) -> bool:
         """Whether the batch is the value's first axis, and no other."""
         shape = self.shape(name)
-        return bool(shape) and shape is not None and shape[0] == self.symbol and not any(isinstance(d, str) and self.symbol in d for d in shape[1:])
+        if not shape or shape[0] != self.symbol:
+            return False
+        return not any(isinstance(d, str) and self.symbol in d for d in shape[1:])
 
     def sample_bytes(self, name: str) -> int | None:
         shape = self.shape(name)
@@ -109,7 +111,7 @@ class _Walk:
         if node.op in ELEMENTWISE:
             return all(self._beside(i, node) for i in inputs)
         if node.op == "Concat":
-            return self.attribute(node, "axis") not in (0, -len(self.shape(inputs[0]) or ())) and all(i in self.rows for i in inputs)
+            return _off_axis(self, node) and all(i in self.rows for i in inputs)
         if node.inputs[0] not in self.rows:
             return False
         if node.op in RESHAPING:
@@ -166,10 +168,8 @@ def _padded(walk: _Walk, node: Node) -> bool:
 
 CHECKS: Mapping[str, Callable[[_Walk, Node], bool]] = {
     **dict.fromkeys(DENSE, _dense),
-    **dict.fromkeys(AXIS - {"Concat"}, _off_axis),
+    **dict.fromkeys(AXIS, _off_axis),
     **dict.fromkeys(REDUCING, _over_other_axes(1)),
-    "BatchNormalization": lambda walk, node: True,
-    "Dropout": lambda walk, node: True,
     "MaxPool": lambda walk, node: len([o for o in node.outputs if o]) == 1,  # its indices count through the whole batch
     "Pad": _padded,
     # That the batch keeps its length is asked of every output.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from netsens.errors import NetsensError
+from netsens.graph.emitted import CHANCE
 from netsens.graph.graph import Array
 from netsens.modes.split import specialised
 from netsens.modes.structure import structure
@@ -24,7 +25,7 @@ Signature = tuple[tuple[str, tuple[int, ...], str], ...]
 SMALL_BYTES = 1 << 20  # what the rows of one run may hold by default
 MOST_ROWS = 32
 # These compute with the whole batch, or with chance, whatever their derivative says.
-MIXING = {"DynamicQuantizeLinear", "NonZero", "Unique", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+MIXING = {"DynamicQuantizeLinear", "NonZero", "Unique"} | CHANCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,8 @@ def _imposed(plans: Plans, plan: GradientPlan, feeds: Mapping[str, Array], cotan
         if list(cotangent) != [plan.of]:
             raise InputError(f"The cotangent is for '{plan.of}', and {', '.join(map(repr, cotangent))} was given.")
         cotangent = cotangent[plan.of]
-    known = plan.graph.types.get(plan.of) or plans.model.graph.types.get(plan.of)
+    # A plan within a limit of memory may be one for parts of the batch.
+    known = (None if plan.limited else plan.graph.types.get(plan.of)) or plans.model.graph.types.get(plan.of)
     lengths = symbol_lengths(plans.model.inputs, feeds)
     shape = tuple(lengths.get(d, d) if isinstance(d, str) else d for d in known.shape) if known and known.shape is not None else None
     if shape is None or not all(isinstance(d, int) for d in shape):

@@ -55,6 +55,7 @@ MEETING = {
     "places counted through the batch": "c = Conv<pads=[1,1,1,1]>(x, w, b) p, i = MaxPool<kernel_shape=[2,2]>(c) t = Cast<to=1>(i) q = Mul(p, t) g = GlobalAveragePool(q)"
     " f = Flatten(g) y = MatMul(f, d)",
     "chance": f"{HEAD} e = RandomNormalLike(r) r2 = Mul(r, e) g = GlobalAveragePool(r2) f = Flatten(g) y = MatMul(f, d)",
+    "chance shaped by weights": f"e = RandomNormalLike(b) c = Conv<pads=[1,1,1,1]>(x, w, e) r = Relu(c) {TAIL}",
     "chance of its own": f"e = RandomNormal<shape=[8]>() c = Conv<pads=[1,1,1,1]>(x, w, e) r = Relu(c) {TAIL}",
     "a layer that isn't the batch's": f"{HEAD} z = Constant<value_ints=[0]>() g = GlobalAveragePool(r) f = Flatten(g) y = ReduceSum<keepdims=1>(f, z)",
     "nothing convolved": "k = Constant<value_ints=[0, -1]>() f = Reshape(x, k) y = Tanh(f)",
@@ -144,6 +145,10 @@ def test_within_a_limit_a_batch_goes_in_parts_before_anything_is_computed_again(
     (plan,) = model._plans._within.values()
     assert plan.samples is not None
     assert 1 <= plan.samples.at_a_time < 8
+    g = np.random.default_rng(6).standard_normal((8, 5)).astype(np.float32)
+    imposed = model.grad(x, wrt=wrt, cotangent=g)
+    for name, value in model.grad(x, wrt=wrt, cotangent=g, memory_limit=1_200_000).items():
+        np.testing.assert_allclose(value, imposed[name], rtol=2e-5, atol=2e-5)
     with pytest.raises(netsens.NetsensError, match=r"limit is 146\.5 KiB; take a smaller batch"):
         model.grad(x, wrt=wrt, memory_limit=150_000)
 

@@ -89,14 +89,7 @@ def upgrade(graph: Graph) -> Graph:
 
 def _may_leave_out_windows(graph: Graph) -> bool:
     """Whether a pool that rounds up may have a last window that begins beyond the image, inside subgraphs too."""
-    found: list[bool] = []
-
-    def visit(g: Graph) -> Graph:
-        found.extend(_leaves_out(node) for node in g.nodes if node.op in POOLS and not node.domain)
-        return g
-
-    walk(graph, visit)
-    return any(found)
+    return any(_leaves_out(node) for node in graph.every_node() if node.op in POOLS and not node.domain)
 
 
 def _leaves_out(node: Node) -> bool:

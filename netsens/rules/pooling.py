@@ -22,10 +22,16 @@ MANY = 32  # comparisons from which maxima are better found by index
 # The maximum of each window ------------------------------------------------------------------------------------------------
 
 
+def _own_maxima(n: NodeView) -> Value | None:
+    """Where in the whole input each maximum is, row by row, if the node says so itself."""
+    return n.outputs[1] if len(n.outputs) > 1 and not n["storage_order"] else None
+
+
 def _first_maxima(op: Builder, n: NodeView) -> Value:
     """Where in the whole input each maximum is, row by row; the first where several are equal."""
-    if len(n.outputs) > 1 and n.outputs[1] is not None and not n["storage_order"]:
-        return n.outputs[1]
+    own = _own_maxima(n)
+    if own is not None:
+        return own
     attributes = {k: v for k, v in n.node.attributes.items() if k != "storage_order"}
     found: Value = op.MaxPool(n.x, outputs=2, **attributes)[1]
     return found
@@ -55,20 +61,20 @@ def max_pool_reverse(op: Builder, n: NodeView, g: Value | None, indices: Value |
     MaxPool with Indices and a scatter, most of whose time is the Indices; where the model computes those itself, the scatter wins."""
     if g is None:
         return None
-    rectified = op.producer(n.x)
+    before = op.producer(n.x)
     n = _in_floats(op, n)
     spread = layout(op, n, n["kernel_shape"], -np.inf)
     sized = all(isinstance(d, int) for d in (*n.x.shape[2:], *n.y.shape[2:]))
     summable = sized or n.x.dtype != DOUBLE  # onnxruntime's Col2Im, which sums where sizes are unknown, knows float32 alone
-    if (len(n.outputs) > 1 and n.outputs[1] is not None and not n["storage_order"]) or _comparisons(spread.windows) > MANY or not summable:
+    if _own_maxima(n) is not None or _comparisons(spread.windows) > MANY or not summable:
         flat = op.Reshape(_first_maxima(op, n), [-1])
         zeros = op.Expand(op.constant(0.0, g), op.ReduceProd(op.shape(n.x)))
         return op.reshape_like(added_at(op, zeros, flat, op.Reshape(g, [-1]), 0), n.x)
-    if rectified is None or rectified.op != "Relu" or rectified.domain:
-        return spread.cropped(_back_to_maxima(op, spread.x, n.y, g, spread.windows))
-    # A Relu gives back only what is positive, and a maximum is at the place it came from: seen here there are fewer of them.
-    back = spread.cropped(_back_to_maxima(op, spread.x, n.y, op.Where(n.y > 0.0, g, 0.0), spread.windows))
-    op.derivative.rectified[back.name] = n.x.name
+    # A Relu gives back only where it is positive, as a maximum is or isn't where it came from: there are fewer maxima to ask.
+    rectified = before is not None and before.op == "Relu" and not before.domain
+    back = spread.cropped(_back_to_maxima(op, spread.x, n.y, op.Where(n.y > 0.0, g, 0.0) if rectified else g, spread.windows))
+    if rectified:
+        op.derivative.rectified[back.name] = n.x.name
     return back
 
 
@@ -95,7 +101,7 @@ def _compared_by_axes(last: Windows, others: Windows) -> int:
 
 def _steps(windows: Windows) -> tuple[Windows, Windows] | None:
     """The windows along the last axis and along the others, where the maxima of the others' maxima take fewer comparisons, or where only one axis can be summed along."""
-    axes = [k for k, (length, stride) in enumerate(zip(windows.kernel, windows.strides, strict=True)) if length > 1 or stride > 1]
+    axes = windows.axes
     if len(axes) < 2:
         return None
     last, others = _along(windows, axes[-1:]), _along(windows, axes[:-1])

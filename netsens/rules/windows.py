@@ -47,6 +47,11 @@ class Windows:
         return prod(self.kernel)
 
     @property
+    def axes(self) -> list[int]:
+        """The axes along which windows have several positions, or lie in steps."""
+        return [k for k, (length, stride) in enumerate(zip(self.kernel, self.strides, strict=True)) if length > 1 or stride > 1]
+
+    @property
     def apart(self) -> bool:
         """Whether no two windows overlap."""
         return all(e <= s for e, s in zip(self.extents, self.strides, strict=True))
@@ -310,18 +315,11 @@ def _summed(op: Builder, parts: Sequence[Value], windows: Windows, lengths: Sequ
     if len(lengths) == 2 or set(windows.dilations) == {1}:
         return op.Col2Im(stacked(op, parts), op.vector(lengths), list(windows.kernel), **windows.attributes(kernel=False))
     # Along that axis: [N, C * before, length, behind], where before and behind are as in the parts.
-    axis = next((k for k, (length, stride) in enumerate(zip(windows.kernel, windows.strides, strict=True)) if length > 1 or stride > 1), 0)
-    behind = _product(op, outs[axis + 1 :])
+    (axis,) = windows.axes or [0]
+    behind: Place = prod(outs[axis + 1 :])
     folded = [op.Reshape(part, op.vector([0, -1, outs[axis], behind])) for part in parts]
     flat = Windows(
         (windows.kernel[axis], 1), (windows.strides[axis], 1), (windows.dilations[axis], 1), (windows.begins[axis], 0), (windows.ends[axis], 0)
     )  # fmt: skip
     image = op.Col2Im(stacked(op, folded), op.vector([lengths[axis], behind]), list(flat.kernel), **flat.attributes(kernel=False))
     return op.Reshape(image, op.vector([0, _times(op, parts[0], 1), *lengths]))
-
-
-def _product(op: Builder, lengths: Sequence[Place]) -> Place:
-    total: Place = 1
-    for length in lengths:
-        total = length * total if isinstance(length, Value) else total * length
-    return total

@@ -15,8 +15,8 @@ from netsens.run.runtime import PROVIDERS, RunOptions, providers
 
 
 def rows_at_a_time(samples: Samples, given: Mapping[str, Array], options: RunOptions) -> int | None:
-    """How many samples of the batch to compute at a time; None for all of them. A GPU wants as many as it may have. Where not a bit may depend on how inputs come, nor does this on
-    how many threads there are."""
+    """How many samples of the batch to compute at a time; None for all of them. A GPU wants as many as it may have. Where not a bit may depend on how inputs come,
+    nor does this on how many threads there are."""
     counts = {given[name].shape[0] for name in samples.inputs if name in given and given[name].ndim}
     if len(counts) != 1 or counts == {1} or not (samples.at_a_time or providers(options.provider) == [PROVIDERS["cpu"]]):
         return None

@@ -89,19 +89,19 @@ class Plans:
         return self._within[key]
 
     def _fitting(self, limit: int, feeds: Mapping[str, Array], question: Mapping[str, Any]) -> GradientPlan:
+        from netsens.jacobian.gradient import samples_of
         from netsens.jacobian.limited import taken, within
         from netsens.run.parts import smaller_and_smaller
 
-        whole, model = self._specialised(feeds, question)
-        self.check_memory(whole, feeds, 1, limit)
-        samples = self.plan(feeds, **question).samples
+        whole = self._specialised(feeds, question)
+        plan, model = whole
+        together = self.check_memory(plan, feeds, 1, limit)
+        samples = samples_of(self.observed(feeds), plan.of, question["target"], list(plan.results), plan.cotangent)
         if samples is None:
-            return replace(within(whole, model, limit), limited=True)
-        together = sum(self.value(w, feeds).nbytes for w in whole.results)
+            return replace(within(plan, model, limit), limited=True)
         count = feeds[samples.inputs[0]].shape[0]
         for said, part in smaller_and_smaller(samples, feeds, self.options):
-            plan, model = self._specialised(part, question)
-            held = 0 if said.at_a_time == count else together
+            (plan, model), held = (whole, 0) if said.at_a_time == count else (self._specialised(part, question), together)
             if taken(plan, model) + held <= limit:
                 break
         return replace(within(plan, model, limit, held), samples=said, limited=True)
@@ -114,13 +114,12 @@ class Plans:
         graph = specialised(self.observed(feeds), {k: v.shape for k, v in feeds.items()})
         return plan_gradient(graph, **question), graph
 
-    def check_memory(self, plan: GradientPlan, feeds: Mapping[str, Array], samples: int, limit: int | None) -> None:
-        """Raises `ToleranceError` where the gradients alone would take more than the user allows."""
-        if limit is None:
-            return
+    def check_memory(self, plan: GradientPlan, feeds: Mapping[str, Array], samples: int, limit: int) -> int:
+        """How many bytes the gradients alone take; raises `ToleranceError` where the user allows less."""
         needed = sum(self.value(w, feeds).nbytes * (samples if w in self.model.graph.constants else 1) for w in plan.results)
         if needed > limit:
             raise ToleranceError(f"The gradients take {needed:,} bytes and the memory limit is {limit:,}; narrow --wrt, or raise --memory-limit.")
+        return needed
 
     # The user's cache -----------------------------------------------------------------------------------------------------
 
@@ -146,8 +145,8 @@ class Plans:
     # Sessions -------------------------------------------------------------------------------------------------------------
 
     def session(self, key: Any, graph: Graph, feeds: Mapping[str, Array] | None = None, lean: bool = False) -> Session:
-        """A session for the graph, kept under the key; `lean` as in `RunOptions`. The first is for inputs of the lengths of `feeds`; when others come, one for any lengths takes its place,
-        so that weights that onnxruntime has packed are never held twice."""
+        """A session for the graph, kept under the key; `lean` as in `RunOptions`. The first is for inputs of the lengths of `feeds`; when others come, one for any
+        lengths takes its place, so that weights that onnxruntime has packed are never held twice."""
         lengths = self._lengths(feeds)
         found = self._sessions.get(key)
         if found is None:

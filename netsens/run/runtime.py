@@ -22,7 +22,8 @@ PROVIDERS = {
     "migraphx": "MIGraphXExecutionProvider", "directml": "DmlExecutionProvider", "openvino": "OpenVINOExecutionProvider", "coreml": "CoreMLExecutionProvider",
 }  # fmt: skip
 
-MEMORIES = {"cuda": "cuda", "tensorrt": "cuda", "directml": "dml"}  # of providers with memory of their own, as onnxruntime calls it
+# Of providers with memory of their own, by onnxruntime's names for both.
+MEMORIES = {PROVIDERS["cuda"]: "cuda", PROVIDERS["tensorrt"]: "cuda", PROVIDERS["directml"]: "dml"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def providers(choice: str) -> list[str]:
 
 def memory_of(provider: str) -> str | None:
     """Where a provider of onnxruntime's name keeps its values, as onnxruntime calls it; None for the host."""
-    return next((memory for short, memory in MEMORIES.items() if PROVIDERS[short] == provider), None)
+    return MEMORIES.get(provider)
 
 
 @dataclass(frozen=True, slots=True)
